@@ -1,0 +1,1 @@
+"""The `tollgate` command: the root only; the other packages add their commands by entry points."""

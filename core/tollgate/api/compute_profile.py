@@ -1,0 +1,98 @@
+"""ComputeProfile (cluster-scoped): a kind of node, and all that a user may not set. The platform admin writes it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, WithJsonSchema
+
+from tollgate.api.meta import Api, DnsSubdomain
+from tollgate.api.quantities import Money
+
+KIND = "ComputeProfile"
+PLURAL = "computeprofiles"
+
+Quantity = Annotated[
+    str | int,
+    WithJsonSchema(
+        {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}], "maxLength": 32}
+    ),
+]
+Target = Literal["cpu", "gpu_single", "gpu_multi", "cloud_gpu"]
+
+
+class Resource(Api):
+    """The extended resource of an accelerator."""
+
+    name: str = Field(default="nvidia.com/gpu", min_length=1, max_length=253)
+    per_node: int = Field(ge=1, le=64, description="How many of it one node has, and pricePerNodeHourUSD pays for.")
+
+
+class Toleration(Api):
+    """A Kubernetes toleration."""
+
+    key: str | None = Field(default=None, max_length=317)
+    operator: Literal["Exists", "Equal"] | None = None
+    value: str | None = Field(default=None, max_length=63)
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: int | None = None
+
+
+class Fabric(Api):
+    """The fast network between nodes."""
+
+    rdma_resource: str | None = Field(default=None, max_length=253)
+    env: dict[Annotated[str, Field(max_length=128)], Annotated[str, Field(max_length=1024)]] = Field(
+        default_factory=dict, max_length=64
+    )
+
+
+class Security(Api):
+    """Identity of the trainer's process; never root."""
+
+    uid: int = Field(default=65532, ge=1)
+    gid: int = Field(default=65532, ge=1)
+    supplemental_groups: list[int] = Field(default_factory=list, max_length=32)
+
+
+class EnvironmentClaim(Api):
+    """A read-only folder of Python packages (a site-packages folder) that is shared by all runs, as HPC sites have it."""
+
+    claim_name: DnsSubdomain = Field(description="A claim in the run's namespace.")
+    path: str = Field(default="", max_length=512)
+
+
+class ComputeProfileSpec(Api):
+    """One kind of node."""
+
+    image: str = Field(min_length=1, max_length=512)
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    resource: Resource | None = Field(default=None, description="Absent: a CPU profile.")
+    cpu: Quantity = "1"
+    memory: Quantity = "2Gi"
+    shm_size: Quantity | None = Field(default=None, description="Of /dev/shm; absent: 1Gi, or 16Gi on a GPU profile.")
+    node_selector: dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63)]] = Field(
+        default_factory=dict, max_length=32
+    )
+    tolerations: list[Toleration] = Field(default_factory=list, max_length=32)
+    price_per_node_hour_usd: Money | None = Field(
+        default=None, description="Of the whole node; a run pays the share of its GPUs."
+    )
+    price_ceiling_usd: Money | None = Field(
+        default=None, description="Per node and hour; what unknownPrice: UseCeiling counts with."
+    )
+    allow_unlimited: bool = Field(default=False, description="Runs without a cost limit are admitted.")
+    fabric: Fabric = Field(default_factory=Fabric)
+    security: Security = Field(default_factory=Security)
+    environment: EnvironmentClaim | None = None
+    env: dict[Annotated[str, Field(max_length=128)], Annotated[str, Field(max_length=1024)]] = Field(
+        default_factory=dict, max_length=64
+    )
+    priority_class_name: str | None = Field(default=None, max_length=253)
+    runtime_class_name: str | None = Field(default=None, max_length=253)
+    default_for: list[Target] = Field(default_factory=list, max_length=4)
+
+
+def as_dict(spec: ComputeProfileSpec) -> dict[str, Any]:
+    """The spec as it would be applied, without absent fields."""
+    return spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)

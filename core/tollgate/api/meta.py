@@ -1,0 +1,82 @@
+"""What all kinds share: the base model, names, conditions."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+Timestamp = Annotated[
+    datetime,
+    PlainSerializer(
+        lambda t: (
+            t.astimezone(UTC).isoformat(timespec="microseconds" if t.microsecond else "seconds").replace("+00:00", "Z")
+        )
+    ),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""An instant. Kubernetes' own times have seconds; ours keep microseconds where money is counted by them."""
+
+DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63, min_length=1)]
+DnsSubdomain = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253, min_length=1)]
+
+
+def camel(name: str) -> str:
+    """`spent_usd` -> `spentUSD`, `job_uid` -> `jobUID`: initialisms as Kubernetes writes them."""
+    text = to_camel(name)
+    for short, full in (("Usd", "USD"), ("Uid", "UID")):
+        text = text.replace(short, full)
+    return text
+
+
+class Api(BaseModel):
+    """Base of every API type: camelCase outside, unknown fields refused (the API server prunes or refuses them first)."""
+
+    model_config = ConfigDict(alias_generator=camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+class Observed(Api):
+    """Base of status types: fields that a newer operator wrote are ignored, so that a roll-back can still read."""
+
+    model_config = ConfigDict(alias_generator=camel, populate_by_name=True, extra="ignore", frozen=True)
+
+
+class Condition(Observed):
+    """The standard Kubernetes condition."""
+
+    type: str = Field(max_length=64)
+    status: Literal["True", "False", "Unknown"]
+    reason: str = Field(default="", max_length=256)
+    message: str = Field(default="", max_length=4096)
+    last_transition_time: Timestamp
+    observed_generation: int | None = Field(default=None, ge=0)
+
+
+def find_condition(conditions: list[Condition], kind: str) -> Condition | None:
+    """The condition of that type, or None."""
+    return next((c for c in conditions if c.type == kind), None)
+
+
+def set_condition(
+    conditions: list[Condition],
+    kind: str,
+    status: Literal["True", "False", "Unknown"],
+    reason: str,
+    message: str,
+    now: datetime,
+    generation: int,
+) -> list[Condition]:
+    """A new list with that condition set; its transition time moves only when the status does."""
+    old = find_condition(conditions, kind)
+    since = old.last_transition_time if old and old.status == status else now
+    new = Condition(
+        type=kind,
+        status=status,
+        reason=reason,
+        message=message,
+        last_transition_time=since,
+        observed_generation=generation,
+    )
+    return [new if c.type == kind else c for c in conditions] if old else [*conditions, new]

@@ -1,0 +1,88 @@
+"""PromotionPolicy: the stages a model can reach and the checks each demands. Its status is the truth of what is promoted."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tollgate.api.meta import Api, Condition, DnsLabel, Observed, Timestamp
+from tollgate.api.quantities import Duration
+
+KIND = "PromotionPolicy"
+PLURAL = "promotionpolicies"
+
+
+class Regression(Api):
+    """How much worse than the baseline a metric may be, absolute, in the metric's unit."""
+
+    max_regression: float = Field(ge=0)
+
+
+class Check(Api):
+    """One demand on one metric. The bound says which end of the interval is compared; `point` ignores the interval."""
+
+    metric: str = Field(min_length=1, max_length=63)
+    op: Literal["<", "<=", ">", ">="]
+    threshold: float
+    bound: Literal["point", "lower", "upper"] | None = Field(
+        default=None, description="Default: the unfavourable end (upper for < and <=, lower for > and >=)."
+    )
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    min_samples: int = Field(default=1, ge=1)
+    baseline: Regression | None = None
+    required: bool = True
+
+
+class Approvals(Api):
+    """How many people must say yes."""
+
+    min: int = Field(default=0, ge=0, le=10)
+
+
+class Stage(Api):
+    """A place that consumers read models from, such as staging or production."""
+
+    name: DnsLabel
+    requires: list[DnsLabel] = Field(
+        default_factory=list, max_length=10, description="Stages that must have passed as well."
+    )
+    checks: list[Check] = Field(min_length=1, max_length=64)
+    max_age: Duration | None = Field(default=None, description="Evidence older than this does not promote.")
+    approvals: Approvals = Field(default_factory=Approvals)
+
+
+class PromotionPolicySpec(Api):
+    """Stages in the order in which a model passes them."""
+
+    stages: Annotated[list[Stage], Field(min_length=1, max_length=10)]
+
+
+class Holder(Observed):
+    """The run that holds a stage."""
+
+    run: str
+    run_uid: str
+    model_path: str
+    model_uri: str
+    model_digest: str
+    evidence_digest: str
+    since: Timestamp
+
+
+class StageStatus(Observed):
+    """What a stage holds now, and what it held before."""
+
+    name: str
+    holder: Holder | None = None
+    previous: Holder | None = None
+    message: str = ""
+
+
+class PromotionPolicyStatus(Observed):
+    """Written by the operator only."""
+
+    observed_generation: int | None = None
+    policy_digest: str | None = None
+    stages: list[StageStatus] = Field(default_factory=list)
+    conditions: list[Condition] = Field(default_factory=list)

@@ -1,0 +1,370 @@
+"""TrainingRun: one model from one manifest, with limits and gates."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, WithJsonSchema
+
+from tollgate.api.meta import Api, Condition, DnsLabel, DnsSubdomain, Observed, Timestamp
+from tollgate.api.quantities import Duration, Money
+from tollgate.contract import FailureClass, StopReason
+
+KIND = "TrainingRun"
+PLURAL = "trainingruns"
+
+Manifest = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "x-kubernetes-preserve-unknown-fields": True,
+            "required": ["name", "dataset"],
+            "description": "The training manifest (docs/reference/manifest.md): the same document that `tollgate run FILE` takes. Immutable.",
+        }
+    ),
+]
+
+
+class Compute(Api):
+    """Where the run computes. Absent: the profile whose defaultFor names the manifest's compute_target."""
+
+    profile: DnsSubdomain = Field(description="Name of a ComputeProfile.")
+    nodes: int = Field(default=1, ge=1, le=1024, description="Pods of the gang, one per node.")
+    gpus_per_node: int | None = Field(
+        default=None,
+        alias="gpusPerNode",
+        ge=0,
+        le=64,
+        description="Default: all of the profile's node; 0 on a CPU profile.",
+    )
+
+
+class ClaimFolder(Api):
+    """A folder on a PersistentVolumeClaim of the run's namespace."""
+
+    claim_name: DnsSubdomain
+    path: str = Field(default="", max_length=512, description="Relative to the claim's root; may not leave it.")
+
+
+class SecretRef(Api):
+    """A Secret in the run's namespace."""
+
+    name: DnsSubdomain
+
+
+class Storage(Api):
+    """The run's claims: data is mounted read-only, output writable."""
+
+    dataset: ClaimFolder
+    output: ClaimFolder
+    credentials_secret: SecretRef | None = Field(
+        default=None, description="Environment of the trainer from one Secret, by name."
+    )
+
+
+class UnknownPrice(StrEnum):
+    """What to do when no price is known."""
+
+    REFUSE = "Refuse"
+    USE_CEILING = "UseCeiling"
+    HOURS_ONLY = "HoursOnly"
+
+
+class Limits(Api):
+    """What the run may use, over all attempts. Mutable while it runs."""
+
+    max_cost_usd: Money | None = Field(default=None, description="Absent: manifest.resources.max_budget_usd.")
+    max_runtime: Duration | None = Field(
+        default=None, description="Counts while pods run, over all attempts; not while queued or suspended."
+    )
+    notify_at: list[Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=lambda: [0.5, 0.8], max_length=10)
+    stop_margin: Duration | None = Field(
+        default=None, description="Stop cleanly this long before maxRuntime; default min(30m, 10 % of it)."
+    )
+    unknown_price: UnknownPrice = UnknownPrice.REFUSE
+
+
+class Restart(Api):
+    """How often and when another attempt starts."""
+
+    max_failures: int = Field(default=3, ge=0, le=100)
+    max_disruptions: int = Field(default=20, ge=0, le=1000)
+    scheduling_timeout: Duration = Field(default=1800, validate_default=False)
+    first_step_timeout: Duration = Field(default=3600, validate_default=False)
+    stall_timeout: Duration = Field(default=900, validate_default=False)
+    fresh: bool = Field(
+        default=False,
+        description="Start anew where the output folder holds another manifest's or dataset's work; that work is moved aside.",
+    )
+
+
+class RunRef(Api):
+    """Another TrainingRun in the same namespace."""
+
+    run_name: DnsLabel
+
+
+class Evaluation(Api):
+    """The evaluation after training. It beats manifest.evaluation."""
+
+    enabled: bool = True
+    profile: DnsSubdomain | None = Field(
+        default=None, description="ComputeProfile of the evaluation pod; absent: the training profile, one node."
+    )
+    timeout: Duration = Field(default=1800, validate_default=False)
+    suites: list[Annotated[str, Field(min_length=1, max_length=63)]] = Field(
+        default_factory=lambda: ["standard"], min_length=1, max_length=16
+    )
+    baseline: RunRef | None = None
+
+
+class PolicyRef(Api):
+    """A PromotionPolicy in the same namespace."""
+
+    name: DnsSubdomain
+
+
+class TrainingRunSpec(Api):
+    """What the data scientist asks for."""
+
+    manifest: Manifest
+    compute: Compute | None = None
+    storage: Storage
+    limits: Limits = Field(default_factory=Limits)
+    restart: Restart = Field(default_factory=Restart)
+    evaluation: Evaluation | None = None
+    policy_ref: PolicyRef | None = None
+    suspend: bool = False
+    ttl_seconds_after_finished: int | None = Field(default=None, ge=0)
+
+
+class Phase(StrEnum):
+    """For people; machines use conditions."""
+
+    PENDING = "Pending"
+    QUEUED = "Queued"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    STOPPING = "Stopping"
+    EVALUATING = "Evaluating"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    STOPPED = "Stopped"
+    SUSPENDED = "Suspended"
+
+
+class ConditionType(StrEnum):
+    """Conditions of a TrainingRun."""
+
+    ACCEPTED = "Accepted"
+    PRICE_KNOWN = "PriceKnown"
+    ADMITTED = "Admitted"
+    RUNNING = "Running"
+    WITHIN_BUDGET = "WithinBudget"
+    PROGRESSING = "Progressing"
+    EVALUATED = "Evaluated"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+    STOPPED = "Stopped"
+
+
+class Progress(Observed):
+    """What rank 0 said last, at most once a minute."""
+
+    step: int = 0
+    total_steps: int | None = None
+    epoch: float | None = None
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    updated_at: Timestamp | None = None
+    estimated_completion: Timestamp | None = None
+
+
+class Forecast(Observed):
+    """Where spend is heading."""
+
+    p50: Money | None = None
+    p90: Money | None = None
+
+
+class Price(Observed):
+    """Price of one node's hour for this run's share of it."""
+
+    per_node_hour_usd: Money
+    source: Literal["profile", "node", "priceBook", "ceiling", "unknown"]
+    as_of: Timestamp
+
+
+class Cost(Observed):
+    """Money, as allocated node time x price."""
+
+    spent_usd: Money = 0
+    reserved_usd: Money | None = None
+    evaluation_reserve_usd: Money | None = None
+    rate_per_hour_usd: Money | None = None
+    limit_usd: Money | None = None
+    forecast_usd: Forecast | None = None
+    exhausted_at: Timestamp | None = None
+    price: Price | None = None
+    updated_at: Timestamp | None = None
+    by_category: dict[str, Money] | None = Field(default=None, description="startup, productive, lost, evaluation")
+    notified: list[float] | None = None
+
+
+class CheckpointStatus(Observed):
+    """The newest committed checkpoint that anybody reported."""
+
+    step: int
+    path: str
+    digest: str
+    saved_at: Timestamp
+
+
+class ModelStatus(Observed):
+    """The finished model; path relative to the output folder."""
+
+    path: str
+    digest: str
+
+
+class PodCharge(Observed):
+    """One pod's share of the ledger. `end` closed means: never recomputed. Kept while its attempt is open, then folded into the attempt."""
+
+    uid: str
+    name: str
+    node: str | None = None
+    index: int = 0
+    start: Timestamp | None = Field(default=None, description="PodScheduled; absent: never bound, costs nothing.")
+    end: Timestamp | None = None
+    per_hour_usd: Money | None = Field(default=None, description="Price of this pod's hour; absent: unknown.")
+    charge_usd: Money | None = None
+
+
+class AttemptOutcome(StrEnum):
+    """How an attempt ended."""
+
+    COMPLETED = "Completed"
+    STOPPED = "Stopped"
+    FAILED = "Failed"
+    LOST = "Lost"
+
+
+class Failure(Observed):
+    """The cause of an attempt's end: which class, where, and its last words."""
+
+    class_: FailureClass = Field(alias="class")
+    reason: str
+    exit_code: int | None = None
+    pod: str | None = None
+    node: str | None = None
+    rank: int | None = None
+    message: str = Field(default="", max_length=4096)
+
+
+class Attempt(Observed):
+    """One Job of the run. Numbers count from 1; the intent (a number without jobUID) is written before the Job is created."""
+
+    number: int = Field(ge=1)
+    role: Literal["train", "evaluate"] = "train"
+    job_uid: str | None = None
+    intent_time: Timestamp | None = None
+    start_time: Timestamp | None = None
+    end_time: Timestamp | None = None
+    reserved_usd: Money | None = None
+    reserved_seconds: int | None = Field(default=None, description="Per pod, from binding to death.")
+    grace_seconds: int | None = None
+    stop_reason: StopReason | None = None
+    outcome: AttemptOutcome | None = None
+    cost_usd: Money | None = Field(default=None, description="Sum of closed charges; absent while none is closed.")
+    pod_seconds: float | None = None
+    run_seconds: float | None = Field(default=None, description="Wall time in which pods ran; what maxRuntime counts.")
+    lost_seconds: float | None = None
+    pods: list[PodCharge] | None = None
+    failure: Failure | None = None
+
+
+class EvaluationState(StrEnum):
+    """Of status.evaluation."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    SKIPPED = "Skipped"
+
+
+class MetricStatus(Observed):
+    """A metric with its bounds at the confidence that the evaluation used."""
+
+    name: str
+    value: float
+    lower: float | None = None
+    upper: float | None = None
+    confidence: float
+    samples: int
+
+
+class EvaluationStatus(Observed):
+    """The operator's own copy of the evidence's summary; the only thing that verdicts are made from."""
+
+    state: EvaluationState
+    message: str = ""
+    evidence_path: str | None = None
+    evidence_digest: str | None = None
+    model_digest: str | None = None
+    manifest_digest: str | None = None
+    suite_digest: str | None = None
+    dataset_digest: str | None = None
+    evaluated_at: Timestamp | None = None
+    metrics: list[MetricStatus] = Field(default_factory=list)
+
+
+class CheckStatus(Observed):
+    """One check of one stage."""
+
+    metric: str
+    op: str
+    threshold: float
+    bound: str
+    value: float | None = None
+    bound_value: float | None = None
+    samples: int | None = None
+    verdict: Literal["Passed", "Failed", "Inconclusive"]
+    reason: str = ""
+
+
+class GateStatus(Observed):
+    """One stage's verdict and what it was made from."""
+
+    stage: str
+    verdict: Literal["Passed", "Failed", "Inconclusive"]
+    policy_digest: str
+    evidence_digest: str | None = None
+    checks: list[CheckStatus] = Field(default_factory=list)
+
+
+class TrainingRunStatus(Observed):
+    """Written by the operator only."""
+
+    observed_generation: int | None = None
+    manifest_digest: str | None = None
+    phase: Phase | None = None
+    message: str = ""
+    start_time: Timestamp | None = None
+    completion_time: Timestamp | None = None
+    attempt: int = 0
+    progress: Progress | None = None
+    cost: Cost | None = None
+    checkpoint: CheckpointStatus | None = None
+    model: ModelStatus | None = None
+    attempts: list[Attempt] = Field(default_factory=list)
+    folded_attempts: int = Field(
+        default=0, description="Older attempts that were folded away; their cost is in cost.spentUSD."
+    )
+    folded_cost_usd: Money = 0
+    folded_run_seconds: float = 0
+    evaluation: EvaluationStatus | None = None
+    gates: list[GateStatus] = Field(default_factory=list)
+    conditions: list[Condition] = Field(default_factory=list)

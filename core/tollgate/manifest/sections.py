@@ -1,0 +1,168 @@
+"""The sections of a TrainingManifest. Every default of the document is written here and nowhere else.
+
+snake_case, as data scientists write it. What a section says but this version cannot do yet is refused aloud by support.py,
+never ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Sha256 = Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$")]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Unknown keys are errors; values are not coerced between types (an int is accepted where a float is asked for)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Splits(Section):
+    """Which part is held out. Either shares of one file, or files of their own."""
+
+    validation: Ratio = Field(
+        default=0.1, description="Share of documents held out for validation and evaluation, by a hash of their text."
+    )
+    validation_path: str | None = Field(
+        default=None, description="A file of its own for validation; then `validation` is not used."
+    )
+
+
+class Dataset(Section):
+    """The training data. `path` is relative to the manifest's file on a laptop and to the dataset volume on a cluster."""
+
+    path: str = Field(min_length=1)
+    name: str | None = None
+    version: str | None = None
+    format: Literal["auto", "conversations", "chat", "prompt_completion", "text", "csv", "parquet"] = "auto"
+    commit_hash: str | None = None
+    sha256: Sha256 | None = Field(default=None, description="Checked before training when given.")
+    size_bytes: int | None = Field(default=None, ge=0, description="Checked before training when given.")
+    created_at: str | None = None
+    splits: Splits = Field(default_factory=Splits)
+    text_field: str = "text"
+
+
+class Model(Section):
+    """The model to start from: `base` (a path, or a hub id with a revision), or `config` to start from scratch."""
+
+    base: str | None = None
+    revision: str | None = None
+    config: dict[str, Any] | None = Field(
+        default=None, description="A transformers config with model_type; weights are initialised from the seed."
+    )
+    tokenizer: str | None = Field(
+        default=None,
+        description="Path or hub id; default: the base's own. With `config` and none given one is trained on the data.",
+    )
+    quantization: Literal["none", "int8", "nf4"] = "none"
+    trust_remote_code: bool = Field(default=False, description="Always refused unless the cluster's admin opted in.")
+
+
+class Adapter(Section):
+    """Which weights are trained."""
+
+    type: Literal["none", "lora", "moe-lora"] = "none"
+    rank: int = Field(default=16, ge=1, le=1024)
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: list[str] | None = Field(default=None, description="Default: all linear layers but the head.")
+    rslora: bool = False
+    dora: bool = False
+    experts: int | None = Field(default=None, ge=2, le=64)
+    top_k: int | None = Field(default=None, ge=1)
+    balance: float | None = Field(default=None, ge=0)
+
+
+class Optimizer(Section):
+    """AdamW."""
+
+    name: Literal["adamw"] = "adamw"
+    betas: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(default_factory=lambda: [0.9, 0.999])
+    eps: float = Field(default=1e-8, gt=0)
+
+
+class Scheduler(Section):
+    """Learning rate over steps."""
+
+    name: Literal["linear", "cosine", "constant"] = "linear"
+
+
+class Hyperparameters(Section):
+    """The optimisation. Give max_steps or num_train_epochs; max_steps wins when both are given, as in transformers."""
+
+    num_train_epochs: float = Field(default=3.0, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    learning_rate: float = Field(default=5e-5, gt=0)
+    per_device_train_batch_size: int = Field(default=8, ge=1)
+    per_device_eval_batch_size: int | None = Field(default=None, ge=1)
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    warmup_steps: int | None = Field(default=None, ge=0)
+    warmup_ratio: Ratio | None = None
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_seq_length: int = Field(default=512, ge=8)
+    save_steps: int | None = Field(default=None, ge=1)
+    eval_steps: int | None = Field(default=None, ge=1)
+    logging_steps: int = Field(default=10, ge=1)
+    bf16: bool | None = Field(default=None, description="Short form of precision: bf16.")
+    fp16: bool | None = Field(default=None, description="Short form of precision: fp16.")
+    gradient_checkpointing: bool = False
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    scheduler: Scheduler = Field(default_factory=Scheduler)
+    packing: bool | Literal["auto"] = False
+
+
+class Reproducibility(Section):
+    """Seeds and determinism."""
+
+    seed: int = Field(default=42, ge=0, lt=2**32)
+    deterministic: bool = False
+    cudnn_benchmark: bool = False
+
+
+class EarlyStopping(Section):
+    """Stop when the metric has not improved by min_delta for `patience` evaluations."""
+
+    metric: str = "eval_loss"
+    mode: Literal["min", "max"] = "min"
+    patience: int = Field(default=3, ge=1)
+    min_delta: float = Field(default=0.0, ge=0)
+
+
+class Checkpoint(Section):
+    """When to save besides save_steps, and what to keep."""
+
+    every_minutes: float | None = Field(default=None, gt=0, description="Default: 10 unless save_steps is given.")
+    keep_last: int = Field(default=2, ge=1)
+    keep_best: int = Field(default=0, ge=0)
+    metric: str = "eval_loss"
+
+
+class Resources(Section):
+    """What the run needs and may cost; spec.limits beats it."""
+
+    min_gpu_memory_gb: float | None = Field(default=None, gt=0)
+    min_system_memory_gb: float | None = Field(default=None, gt=0)
+    expected_runtime_hours: float | None = Field(default=None, gt=0)
+    max_budget_usd: float | str | None = Field(
+        default=None, description="The cap in USD when spec.limits.maxCostUSD is absent."
+    )
+
+
+class Tracking(Section):
+    """Experiment trackers."""
+
+    mlflow: dict[str, Any] | None = None
+    wandb: dict[str, Any] | None = None
+    comet: dict[str, Any] | None = None
+
+
+class Evaluation(Section):
+    """Evaluation after training; spec.evaluation beats it."""
+
+    enabled: bool = True
+    suites: list[str] = Field(default_factory=lambda: ["standard"], min_length=1)

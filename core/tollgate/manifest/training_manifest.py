@@ -1,0 +1,60 @@
+"""TrainingManifest: the data scientist's document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tollgate.manifest.sections import (
+    Adapter,
+    Checkpoint,
+    Dataset,
+    EarlyStopping,
+    Evaluation,
+    Hyperparameters,
+    Model,
+    Reproducibility,
+    Resources,
+    Section,
+    Tracking,
+)
+
+
+class TrainingManifest(Section):
+    """Required: `name` and `dataset.path`. Everything else has a default in sections.py."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    manifest_id: str | None = None
+    description: str | None = None
+    version: str | None = None
+    created_at: str | None = None
+    dataset: Dataset
+    model: Model = Field(default_factory=Model)
+    task: Literal["causal-lm", "classification", "span", "joint"] = "causal-lm"
+    adapter: Adapter = Field(default_factory=Adapter)
+    hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
+    precision: Literal["auto", "bf16", "fp16", "fp32"] | None = Field(
+        default=None, description="Default auto: bf16 where the device has it, else fp32."
+    )
+    tf32: bool = True
+    reproducibility: Reproducibility = Field(default_factory=Reproducibility)
+    seed: int | None = Field(default=None, ge=0, lt=2**32, description="Short form of reproducibility.seed.")
+    early_stopping: EarlyStopping | None = None
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint)
+    framework: Literal["transformers", "openai"] = "transformers"
+    compute_target: Literal["cpu", "gpu_single", "gpu_multi", "cloud_gpu"] = "cpu"
+    parallelism: Literal["auto", "ddp", "zero1", "zero2", "zero3", "fsdp2"] = "auto"
+    optimization_priority: Literal["fast", "balanced", "quality", "memory_efficient", "none"] = "none"
+    safety_metrics: list[str] | None = None
+    resources: Resources = Field(default_factory=Resources)
+    tracking: Tracking | None = None
+    wandb_logging: bool | None = Field(default=None, description="Short form of tracking.wandb.")
+    wandb_project: str | None = Field(default=None, description="Short form of tracking.wandb.project.")
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    evaluation_enabled: bool | None = Field(default=None, description="Short form of evaluation.enabled.")
+    output_dir: str | None = Field(
+        default=None,
+        description="On a laptop: where the run's folder lies, relative to the manifest's file. Default runs/<name>.",
+    )
+    log_dir: str | None = None

@@ -1,0 +1,1 @@
+"""The operator: watches, decides, renders; the only writer of status."""

@@ -1,0 +1,1 @@
+"""The trainer that runs in the pods and on a laptop."""
