@@ -66,6 +66,10 @@ class Env(StrEnum):
     )
     FRESH = "TOLLGATE_FRESH"  # "true": spec.restart.fresh, another digest's output is moved aside instead of refused
     REPLAN = "TOLLGATE_REPLAN"  # how often an out-of-memory halved the micro-batch so far: "0", "1", "2"
+    # What the launcher adds for its children.
+    DEADLINE = "TOLLGATE_DEADLINE"  # epoch seconds at which the process group is killed; absent: no limit
+    STARTED_AT = "TOLLGATE_STARTED_AT"  # epoch seconds of the launcher's start; goodput counts from here
+    NODE_INDEX = "TOLLGATE_NODE_INDEX"  # completion index of the pod, "0" on a laptop
     CONFIDENCE = "TOLLGATE_CONFIDENCE"  # evaluation: the strictest confidence its policy asks for, e.g. "0.95"
     SUITES = "TOLLGATE_SUITES"  # evaluation: comma-separated
     MODEL_DIGEST = "TOLLGATE_MODEL_DIGEST"  # evaluation: the digest the model must have
@@ -104,7 +108,7 @@ class Files:
     MODEL = "model"
     MODEL_INFO = "model_info.json"
     RESULT = "result.json"
-    RANK_OUTCOMES = "outcomes"  # outcomes/attempt-N/node-I.json: each node's local rank 0
+    OUTCOMES = "outcomes"  # outcomes/attempt-N/node-I.json by the local rank 0 of node I; node-I-rank-R.json by a rank that failed
     EVIDENCE = "evaluation/evidence.json"
     REPORT = "report/index.html"
     EVENTS = "logs/events.jsonl"
