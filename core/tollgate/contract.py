@@ -32,6 +32,7 @@ ANNOTATION_MANIFEST = f"{GROUP}/manifest"  # canonical JSON, reaches the pod as 
 ANNOTATION_STOP_REASON = f"{GROUP}/stop-reason"  # a StopReason, written on the Job in the same patch that stops it
 ANNOTATION_RESERVED_SECONDS = f"{GROUP}/reserved-seconds"  # what the attempt may use, per pod, from binding to death
 ANNOTATION_GRACE_SECONDS = f"{GROUP}/grace-seconds"
+ANNOTATION_PRICE = f"{GROUP}/price-per-node-hour-usd"  # on a Node, by the platform admin: price of the whole node
 
 
 class Role(StrEnum):
