@@ -1,0 +1,1 @@
+"""The life of an attempt: lease, stop flag, checkpoints, resume, goodput."""
