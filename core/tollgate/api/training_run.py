@@ -281,6 +281,20 @@ class Attempt(Observed):
     pod_seconds: float | None = None
     run_seconds: float | None = Field(default=None, description="Wall time in which pods ran; what maxRuntime counts.")
     lost_seconds: float | None = None
+    unknown_pods: int | None = Field(
+        default=None, description="Pods of the closed attempt whose price nobody knew; costUSD is without them."
+    )
+    by_category: dict[str, Money] | None = Field(
+        default=None, description="costUSD by ledger category, once the attempt is closed."
+    )
+    first_step_time: Timestamp | None = Field(
+        default=None, description="When progress was first seen; startup ends here."
+    )
+    limit_usd: Money | None = Field(
+        default=None,
+        description="The cost limit in force when the attempt was reserved, or, if it was stopped by a limit, at the stop.",
+    )
+    limit_seconds: int | None = Field(default=None, description="The runtime limit in force, as limitUSD.")
     pods: list[PodCharge] | None = None
     failure: Failure | None = None
 
@@ -342,6 +356,7 @@ class GateStatus(Observed):
     verdict: Literal["Passed", "Failed", "Inconclusive"]
     policy_digest: str
     evidence_digest: str | None = None
+    reason: str = ""
     checks: list[CheckStatus] = Field(default_factory=list)
 
 
@@ -365,6 +380,8 @@ class TrainingRunStatus(Observed):
     )
     folded_cost_usd: Money = 0
     folded_run_seconds: float = 0
+    folded_by_category: dict[str, Money] = Field(default_factory=dict)
+    folded_unknown_pods: int = 0
     evaluation: EvaluationStatus | None = None
     gates: list[GateStatus] = Field(default_factory=list)
     conditions: list[Condition] = Field(default_factory=list)
