@@ -1,6 +1,7 @@
 """The sections of a TrainingManifest. Every default of the document is written here and nowhere else.
 
-snake_case, as data scientists write it. What a section says but this version cannot do yet is refused aloud by support.py,
+snake_case, as data scientists write it. What a section says but this version cannot do yet is refused aloud by
+support.py,
 never ignored.
 """
 
@@ -8,8 +9,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from tollgate.api.quantities import Money, Usd
+from tollgate.manifest import canonical
+
+
+def _budget(value: Any) -> Any:
+    """A number's shortest decimal form is what its author wrote, so 180.1 is exactly 180.10 USD."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or isinstance(value, Usd):
+        return value
+    return canonical.number(value)
+
+
+Budget = Annotated[Money, BeforeValidator(_budget)]
 Sha256 = Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$")]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 
@@ -32,7 +45,9 @@ class Splits(Section):
 
 
 class Dataset(Section):
-    """The training data. `path` is relative to the manifest's file on a laptop and to the dataset volume on a cluster."""
+    """The training data. `path` is relative to the manifest's file on a laptop and to the dataset volume on a
+    cluster.
+    """
 
     path: str = Field(min_length=1)
     name: str | None = None
@@ -148,8 +163,8 @@ class Resources(Section):
     min_gpu_memory_gb: float | None = Field(default=None, gt=0)
     min_system_memory_gb: float | None = Field(default=None, gt=0)
     expected_runtime_hours: float | None = Field(default=None, gt=0)
-    max_budget_usd: float | str | None = Field(
-        default=None, description="The cap in USD when spec.limits.maxCostUSD is absent."
+    max_budget_usd: Budget | None = Field(
+        default=None, description="The cap in USD when spec.limits.maxCostUSD is absent; micro-USD inside."
     )
 
 

@@ -1,0 +1,70 @@
+"""What this version does not do yet: refused aloud, never ignored.
+
+One table. Whoever adds a feature deletes its row; nothing else in the loader knows about versions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tollgate.manifest.errors import Problem
+from tollgate.manifest.training_manifest import TrainingManifest
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A field, the values of it that have effect, and what to do instead of another one."""
+
+    field: str
+    works: tuple[Any, ...]
+    instead: str
+
+
+NOT_YET: tuple[Row, ...] = (
+    Row(
+        "task",
+        ("causal-lm",),
+        "Only causal-lm is trained; write `task: causal-lm`, or wait for the version that has the task.",
+    ),
+    Row("framework", ("transformers",), "Write `framework: transformers`, or remove it."),
+    Row("parallelism", ("auto", "ddp"), "Write `auto` or `ddp`: every process holds the whole model."),
+    Row("optimization_priority", ("none",), "Remove it and set batch size, precision and sequence length yourself."),
+    Row("precision", (None, "auto", "bf16", "fp32"), "Write `bf16`, `fp32` or `auto`."),
+    Row("safety_metrics", (None,), "Remove it; gates judge what the evaluation suites measure."),
+    Row(
+        "dataset.format",
+        ("auto", "conversations", "chat", "text"),
+        "Convert the data to chat JSONL (`messages`) or text.",
+    ),
+    Row("model.quantization", ("none",), "Remove it: the model is trained in its own precision."),
+    Row("model.trust_remote_code", (False,), "Remove it; models that bring their own code are not run."),
+    Row("adapter.type", ("none", "lora"), "Write `lora`, or `none` to train all weights."),
+    Row("adapter.dora", (False,), "Remove it: plain LoRA, or `rslora: true`."),
+    Row("adapter.experts", (None,), "Remove it: there is one LoRA per layer."),
+    Row("adapter.top_k", (None,), "Remove it: there is one LoRA per layer."),
+    Row("adapter.balance", (None,), "Remove it: there is one LoRA per layer."),
+    Row("hyperparameters.packing", (False,), "Write `packing: false`, or remove it."),
+    Row("tracking.mlflow", (None,), "Remove it: results lie in result.json and the report."),
+    Row("tracking.wandb", (None,), "Remove it (and wandb_logging): results lie in result.json and the report."),
+    Row("tracking.comet", (None,), "Remove it: results lie in result.json and the report."),
+)
+
+
+def unsupported(manifest: TrainingManifest) -> list[Problem]:
+    """What the manifest asks for and this version cannot do. `manifest` has its short forms resolved."""
+    problems = []
+    for row in NOT_YET:
+        value = _at(manifest, row.field)
+        if not any(value is works or (type(value) is type(works) and value == works) for works in row.works):
+            problems.append(Problem(row.field, value, "this version of Tollgate does not do this yet", row.instead))
+    return problems
+
+
+def _at(manifest: TrainingManifest, field: str) -> Any:
+    value: Any = manifest
+    for name in field.split("."):
+        if value is None:
+            return None
+        value = getattr(value, name)
+    return value
