@@ -1,0 +1,55 @@
+"""Taking a cluster down, whatever state it is in, and looking whether anything of it is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tollgate_local import controlplane, host, node, processes
+from tollgate_local.errors import LeftBehindError
+from tollgate_local.settings import NodeShape, Shape
+from tollgate_local.state import StateFolder
+
+__all__ = ["leftovers", "take_down"]
+
+
+def take_down(settings: Shape, folder: StateFolder) -> None:
+    """End every process of the cluster and undo what it changed on the machine.
+
+    Works from what is there, not from what should be there: after a killed `up`, a crash or a reboot as well.
+    Raises: LeftBehindError that lists what could not be removed.
+    """
+    records = processes.read_records(folder.root)
+    for name in sorted(records, key=lambda name: not name.startswith("node")):  # nodes first: pods need no goodbye
+        if name != "etcd":
+            (node.stop if name.startswith("node") else controlplane.stop)(records[name])
+    if "etcd" in records:
+        controlplane.stop(records["etcd"])
+    for process in processes.marked(folder.root):  # started, but `up` was killed before it wrote the record
+        processes.end(process)
+    left: list[str] = []
+    if isinstance(settings, NodeShape):
+        host.remove_link(settings)
+        left += [f"cgroup {path}" for path in host.remove_cgroups(settings)]
+        left += [f"kernel setting {name}" for name in host.restore_kernel(folder.sysctls)]
+    left += leftovers(settings, folder)
+    if left:
+        raise LeftBehindError(
+            f"the cluster in {folder.root} was taken down, but this is still there: {'; '.join(dict.fromkeys(left))}"
+        )
+    for path in folder.run.glob("*.json"):
+        path.unlink()
+    folder.forget()
+
+
+def leftovers(settings: Shape, folder: StateFolder) -> list[str]:
+    """What of this cluster exists on the machine: processes, mounts, interfaces, routes, cgroups, kernel settings."""
+    found = [f"process {process.pid} ({process.name})" for process in processes.marked(folder.root)]
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    found += [f"mount {point}" for point in mounts if Path(point).is_relative_to(folder.root)]
+    if isinstance(settings, NodeShape):
+        found += [f"interface {name}" for name in host.interfaces(settings)]
+        found += [f"route {route}" for route in host.routes(settings)]
+        found += [f"cgroup {path}" for path in host.cgroups(settings)]
+        if folder.sysctls.exists():
+            found.append(f"kernel settings that are still to be put back ({folder.sysctls})")
+    return found
