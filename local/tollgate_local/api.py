@@ -1,4 +1,4 @@
-"""A small blocking client of the API server for `up`, `status` and tests: the standard library and the admin certificate."""
+"""A small blocking client of the API server for `up`, `status` and tests, on the standard library alone."""
 
 from __future__ import annotations
 

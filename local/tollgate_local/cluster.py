@@ -6,18 +6,18 @@ import dataclasses
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tollgate_local import controlplane, host, kwok, node, processes
 from tollgate_local.api import Api
 from tollgate_local.binaries import binary, ensure_binaries
+from tollgate_local.bringup import bring_up
 from tollgate_local.cache import locked
-from tollgate_local.errors import LocalError, NotRunningError, StartError, UnsupportedError
+from tollgate_local.errors import LocalError, NotRunningError, UnsupportedError
 from tollgate_local.images.archive import Image
-from tollgate_local.images.load import load, pause_image
+from tollgate_local.images.load import load
 from tollgate_local.packages import NODE_TOOLS, ensure_tools
 from tollgate_local.pins import LOOPBACK_BINARIES, NODE_BINARIES
 from tollgate_local.progress import Say, quiet, to_stderr
@@ -57,7 +57,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster that is up. It holds no connection and no handle: a second one for the same state folder is the same."""
+    """A cluster that is up. It holds no connection and no handle: two for the same state folder are the same."""
 
     record: Record
 
@@ -242,7 +242,7 @@ def up(settings: Shape, *, say: Say = to_stderr) -> Cluster:
         record = Record(settings, controlplane.choose_ports(settings))
         folder.write_record(record)
         try:
-            _bring_up(record, folder, programs, say)
+            bring_up(record, folder, programs, say)
         except BaseException:
             say("taking down what was started")
             take_down(settings, folder)
@@ -265,8 +265,7 @@ def down(settings: Shape, *, purge: bool = False, say: Say = quiet) -> bool:
         was = record is not None or any(True for _ in processes.marked(folder.root))
         if was:
             take_down(record.settings if record else settings, folder)
-            what = "process or mount" if settings.name == "loopback" else "process, mount, interface, route, cgroup or sysctl"
-            say(f"down: no {what} of this cluster is left")
+            say("down: no process, mount, interface, route, cgroup or sysctl of this cluster is left")
         if purge:
             folder.remove()
             say(f"removed {folder.root}")
@@ -308,75 +307,18 @@ def _programs(settings: Shape, say: Say) -> dict[str, Path]:
     return ensure_binaries(NODE_BINARIES if isinstance(settings, NodeShape) else LOOPBACK_BINARIES, say)
 
 
-def _bring_up(record: Record, folder: StateFolder, programs: dict[str, Path], say: Say) -> None:
-    settings, began = record.settings, time.monotonic()
-    if settings.fresh:
-        folder.clear_cluster()
-    for log in folder.logs.iterdir():
-        log.unlink()
-    controlplane.write_pki(record, folder)
-    controlplane.write_files(record, folder)
-    if isinstance(settings, NodeShape):
-        host.save_kernel(folder.sysctls)
-        host.make_link(settings)
-        host.make_cgroups(settings)
-    say("starting the control plane (usually 3 to 5 s)")
-    names = controlplane.server_names(settings)
-    for name in names[:2]:
-        controlplane.start(name, record, folder, programs)
-    api = Api(record.server, folder.pki)
-    api.wait_ready(120, folder.logs / "kube-apiserver.log")
-    for name in names[2:]:
-        controlplane.start(name, record, folder, programs)
-    for path, body in controlplane.bootstrap_objects(settings).items():
-        api.apply(path, body)
-    if isinstance(settings, NodeShape):
-        _bring_up_nodes(settings, folder, programs, say)
-        wanted = settings.nodes
-    else:
-        expected = [f"fake-{number}" for number in range(settings.nodes)]
-        kwok.add_nodes(api, expected, settings.node_labels, settings.node_capacity, {})
-        wanted = settings.nodes if settings.kwok else 0
-    _wait(lambda: _usable(api, wanted), 120, f"nodes and the default ServiceAccount; logs are in {folder.logs}")
-    say(f"up in {time.monotonic() - began:.1f} s: {record.server}")
-
-
-def _bring_up_nodes(settings: NodeShape, folder: StateFolder, programs: dict[str, Path], say: Say) -> None:
-    pause = pause_image(programs["pause"])
-    for number in range(1, settings.nodes + 1):
-        say(f"starting node{number} (usually 3 to 5 s)")
-        outer = node.start(settings, folder, number, programs, pause.tag)
-        load(outer, programs["ctr"], pause)
-
-
-def _usable(api: Api, nodes: int) -> bool:
-    if api.call("GET", "/api/v1/namespaces/default/serviceaccounts/default")[0] != 200:
-        return False
-    listed = api.get("/api/v1/nodes")["items"]
-    ready = [n for n in listed if any(c["type"] == "Ready" and c["status"] == "True" for c in n["status"].get("conditions", []))]
-    return len(ready) >= nodes
-
-
-def _wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise StartError(f"not there after {seconds:.0f} s: {what}")
-        time.sleep(0.1)
-
-
 def _runs(record: Record, folder: StateFolder) -> bool:
     return all(_servers(record, folder).values()) and Api(record.server, folder.pki).ready()
 
 
 def _servers(record: Record, folder: StateFolder) -> dict[str, bool]:
     records = processes.read_records(folder.root)
-    running = {name: name in records and processes.alive(records[name]) for name in controlplane.server_names(record.settings)}
+    alive = {name for name, process in records.items() if processes.alive(process)}
+    running = {name: name in alive for name in controlplane.server_names(record.settings)}
     if isinstance(record.settings, NodeShape):
         for name in record.settings.node_names:
-            up_now = name in records and processes.alive(records[name])
             for server in node.NODE_SERVERS:
-                running[f"{name}/{server}"] = up_now and (folder.node(name) / "running" / server).exists()
+                running[f"{name}/{server}"] = name in alive and (folder.node(name) / "running" / server).exists()
     return running
 
 
@@ -397,5 +339,6 @@ def _run(
         command, env=environment, input=stdin, capture_output=True, text=True, check=False, timeout=timeout
     )
     if check and done.returncode:
-        raise LocalError(f"`{' '.join(command)}` ended with {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+        words = done.stderr.strip() or done.stdout.strip()
+        raise LocalError(f"`{' '.join(command)}` ended with {done.returncode}: {words}")
     return done

@@ -118,7 +118,7 @@ def bootstrap_objects(settings: Shape) -> dict[str, dict[str, object]]:
             "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": subject}],
         }
 
-    role = {
+    role: dict[str, object] = {
         "apiVersion": api_version,
         "kind": "ClusterRole",
         "metadata": {"name": _COREDNS},

@@ -8,7 +8,7 @@ class LocalError(Exception):
 
 
 class UnsupportedError(LocalError):
-    """This machine or this user cannot run the shape that was asked for."""
+    """The shape that was asked for cannot run on this machine or for this user."""
 
 
 class BuildError(LocalError):

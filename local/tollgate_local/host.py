@@ -66,9 +66,8 @@ def interfaces(settings: NodeShape) -> list[str]:
 
 def routes(settings: NodeShape) -> list[str]:
     """Routes on the host that touch this cluster's networks, each as `destination dev interface`."""
-    nets = [
-        ipaddress.ip_network(n) for n in (f"{settings.net}.0/24", f"{settings.services}.0.0/16", f"{settings.pods}.0.0/16")
-    ]
+    names = (f"{settings.net}.0/24", f"{settings.services}.0.0/16", f"{settings.pods}.0.0/16")
+    nets = [ipaddress.ip_network(name) for name in names]
     found = []
     for route in json.loads(run("ip", "-j", "route")):
         if route["dst"] == "default":
@@ -156,7 +155,7 @@ def remove_cgroups(settings: NodeShape) -> list[str]:
 
 def save_kernel(path: Path) -> None:
     """Write down the kernel settings and fixed folders as they are, before the kubelet changes them."""
-    values = {name: Path("/proc/sys", name).read_text().strip() for name in _SYSCTLS if Path("/proc/sys", name).exists()}
+    values = {name: Path("/proc/sys", name).read_text().strip() for name in _SYSCTLS}
     made = [str(folder) for folder in FIXED_FOLDERS if not folder.exists()]
     path.write_text(json.dumps({"boot": boot_id(), "values": values, "made": made}))
     for folder in FIXED_FOLDERS:
@@ -200,8 +199,8 @@ def _delegate(folder: Path) -> None:
     controllers = folder / "cgroup.controllers"
     if not controllers.exists():  # a v1 tree
         return
-    wanted = [f"+{c}" for c in ("cpuset", "cpu", "io", "memory", "hugetlb", "pids") if c in controllers.read_text().split()]
-    (folder / "cgroup.subtree_control").write_text(" ".join(wanted))
+    wanted = {"cpuset", "cpu", "io", "memory", "hugetlb", "pids"} & set(controllers.read_text().split())
+    (folder / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(wanted)))
 
 
 def _remove_tree(top: Path) -> bool:

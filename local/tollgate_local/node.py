@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ NODE_SERVERS = ("containerd", "kubelet", "kube-proxy")
 def start(
     settings: NodeShape, folder: StateFolder, number: int, programs: dict[str, Path], pause_image: str
 ) -> processes.Process:
-    """Start node `number` and lay its cable; it registers itself with the API server. Returns the process that holds it."""
+    """Start node `number` and lay its cable; it registers itself. Returns the process that holds the node."""
     name = f"node{number}"
     home = folder.node(name)
     cni = cni_folder()
@@ -81,10 +81,8 @@ def release(outer: processes.Process, folder: StateFolder, server: str) -> None:
 def stop(outer: processes.Process) -> None:
     """End the node: the kernel ends all that lives in its namespaces."""
     if processes.alive(outer):
-        try:
+        with contextlib.suppress(NotRunningError, ProcessLookupError):  # it may have ended since the look
             os.kill(init_pid(outer), signal.SIGKILL)
-        except (NotRunningError, ProcessLookupError):
-            pass  # it ended by itself between the look and the signal
         if not processes.wait_gone(outer, 10.0):
             processes.end(outer)
 
@@ -92,7 +90,7 @@ def stop(outer: processes.Process) -> None:
 def _plan(settings: NodeShape, folder: StateFolder, number: int, programs: dict[str, Path], cni: str) -> NodePlan:
     name = f"node{number}"
     home = folder.node(name)
-    path = dict.fromkeys([str(programs["containerd-shim-runc-v2"].parent), cni, "/usr/sbin", "/usr/bin", "/sbin", "/bin"])
+    path = [str(programs["containerd-shim-runc-v2"].parent), cni, "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
     kubelet = (
         str(programs["kubelet"]),
         f"--config={home}/etc/kubelet.yaml",

@@ -1,4 +1,4 @@
-"""The configuration files of one node: containerd, CNI, kubelet, kube-proxy. Text from settings and paths, nothing else."""
+"""The configuration files of one node: containerd, CNI, kubelet, kube-proxy. From settings and paths to text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ class NodeFiles:
             path.write_text(text)
 
 
-def render(settings: NodeShape, folder: StateFolder, number: int, *, runc: str, cni: str, pause_image: str) -> NodeFiles:
+def render(
+    settings: NodeShape, folder: StateFolder, number: int, *, runc: str, cni: str, pause_image: str
+) -> NodeFiles:
     """All files of node `number`."""
     name = f"node{number}"
     return NodeFiles(
@@ -90,7 +92,10 @@ containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 address: {settings.node_ip(number)}
 tlsCertFile: {folder.pki}/{name}.crt
 tlsPrivateKeyFile: {folder.pki}/{name}.key
-authentication: {{anonymous: {{enabled: false}}, webhook: {{enabled: true}}, x509: {{clientCAFile: {folder.pki}/ca.crt}}}}
+authentication:
+  anonymous: {{enabled: false}}
+  webhook: {{enabled: true}}
+  x509: {{clientCAFile: {folder.pki}/ca.crt}}
 authorization: {{mode: Webhook}}
 clusterDNS: [{settings.host_ip}]
 clusterDomain: cluster.local

@@ -1,8 +1,9 @@
 """The first process inside a node's namespaces: it prepares them, keeps the node's servers running and reaps orphans.
 
-Run as `python -m tollgate_local.node_init PLAN.json` by `node.start` under unshare(1). Ending this one process ends every
-process, pod, mount and interface of the node: the kernel does that, so nothing can be forgotten. It takes requests
-through files, because a fault test must be able to hold a server down: while `hold/NAME` exists, server NAME is kept dead.
+Run as `python -m tollgate_local.node_init PLAN.json` by `node.start` under unshare(1). Ending this one process ends
+every process, pod, mount and interface of the node: the kernel does that, so nothing can be forgotten. It takes
+requests through files, because a fault test must be able to hold a server down: while `hold/NAME` exists, NAME is kept
+dead.
 """
 
 from __future__ import annotations

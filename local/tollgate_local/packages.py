@@ -58,7 +58,7 @@ def ensure_tools(names: Iterable[str], say: Say) -> None:
             f"Install them with your package manager (Debian calls the packages {' '.join(packages)})"
         )
     if os.geteuid() != 0:
-        raise UnsupportedError(f"these programs are missing: {', '.join(missing)}; as root: apt-get install {' '.join(packages)}")
+        raise UnsupportedError(f"missing: {', '.join(missing)}; install as root: apt-get install {' '.join(packages)}")
     say(f"installing {' '.join(packages)} with apt (usually 15 s to 1 min)")
     for command in (["update", "-q"], ["install", "-q", "-y", "--no-install-recommends", *packages]):
         done = subprocess.run(

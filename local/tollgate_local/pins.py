@@ -1,4 +1,4 @@
-"""Where each binary comes from: the Go module (a folder beside this package), its package, and how long a build takes."""
+"""Where each binary comes from: a Go module (a folder beside this package) and a package in it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Server processes that outlive the command that starts them: started, told apart from recycled pids, and ended.
 
-Two marks make sure that we end all of ours and nothing else. A record per server holds the pid *and* the kernel's start
-time of it, so a pid that the kernel gave to somebody else is never signalled. And every process carries the state folder
-in its environment, so one that was started just before `up` was killed, and never recorded, is found as well.
+Two marks make sure that we end all of ours and nothing else. A record per server holds the pid *and* its start time, so
+a pid that the kernel gave to somebody else since is never signalled. And every process carries the state folder in its
+environment, so one that was started just before `up` was killed, and never recorded, is found as well.
 """
 
 from __future__ import annotations
@@ -52,7 +52,13 @@ def alive(process: Process) -> bool:
 
 
 def start_server(
-    name: str, command: Sequence[str], *, state: Path, environment: Mapping[str, str], nice: int, cwd: Path | None = None
+    name: str,
+    command: Sequence[str],
+    *,
+    state: Path,
+    environment: Mapping[str, str],
+    nice: int,
+    cwd: Path | None = None,
 ) -> Process:
     """Start a server in a session of its own (no Ctrl-C reaches it), log to `logs/<name>.log`, record it in `run/`."""
     log = state / "logs" / f"{name}.log"

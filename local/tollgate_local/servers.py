@@ -8,7 +8,18 @@ from pathlib import Path
 from tollgate_local.settings import NodeShape
 from tollgate_local.state import Record, StateFolder
 
-__all__ = ["AUDIT_POLICY", "apiserver", "controller_manager", "coredns", "corefile", "etcd", "scheduler", "scheduler_config", "service_ip", "service_network"]
+__all__ = [
+    "AUDIT_POLICY",
+    "apiserver",
+    "controller_manager",
+    "coredns",
+    "corefile",
+    "etcd",
+    "scheduler",
+    "scheduler_config",
+    "service_ip",
+    "service_network",
+]
 
 AUDIT_POLICY = """\
 apiVersion: audit.k8s.io/v1

@@ -55,7 +55,7 @@ def make_layer(fill: Callable[[tarfile.TarFile], None]) -> Layer:
     try:
         with unfinished.open("wb") as handle:
             hashing = _Hashing(handle)
-            with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
+            with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.PAX_FORMAT) as tar:
                 fill(tar)
         digest = hashing.digest.hexdigest()
         path = folder / f"{digest}.tar"

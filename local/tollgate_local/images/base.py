@@ -1,4 +1,4 @@
-"""The base of our images: Debian with its own Python and nothing else, made by debootstrap once and kept in the cache."""
+"""The base of our images: Debian with its own Python, made by debootstrap once and kept in the cache."""
 
 from __future__ import annotations
 

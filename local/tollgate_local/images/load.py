@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from pathlib import Path
 
 from tollgate_local import node
 from tollgate_local.errors import BuildError
-from tollgate_local.images.archive import Image, build_image, make_layer, add_file, write_archive
+from tollgate_local.images.archive import Image, add_file, build_image, make_layer, write_archive
 from tollgate_local.processes import Process
 
 __all__ = ["load", "pause_image"]
@@ -32,10 +33,8 @@ def load(outer: Process, ctr: Path, image: Image | Path) -> bool:
     source = subprocess.PIPE if isinstance(image, Image) else image.open("rb")
     with subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as importing:
         if isinstance(image, Image) and importing.stdin is not None:
-            try:
+            with contextlib.suppress(BrokenPipeError):  # ctr gave up; its own words say why
                 write_archive(image, importing.stdin, omit=present)
-            except BrokenPipeError:
-                pass  # ctr gave up; its own words say why
         output, _ = importing.communicate()
     if importing.returncode:
         name = image.tag if isinstance(image, Image) else image

@@ -19,7 +19,15 @@ from tollgate_local.images.archive import Image, Layer, add_file, add_tree, buil
 from tollgate_local.images.base import base_layer, kept_layer
 from tollgate_local.progress import Say, quiet
 
-__all__ = ["LIBRARY", "REQUIREMENTS", "code_layer", "distribution_info", "operator_image", "python_image", "trainer_image"]
+__all__ = [
+    "LIBRARY",
+    "REQUIREMENTS",
+    "code_layer",
+    "distribution_info",
+    "operator_image",
+    "python_image",
+    "trainer_image",
+]
 
 LIBRARY = "/opt/tollgate/lib"
 """Where the code lies in every image."""
