@@ -11,7 +11,7 @@ setup: ## the Python environment (minutes the first time on a machine, a second 
 	@$(PYTHON) tools/environment.py
 
 demo: setup ## a real cluster on this machine: train, cap, refuse, judge, promote (Ctrl-C leaves nothing behind)
-	@$(RUN) tollgate_local.demo
+	@$(RUN) tollgate_local.demo $(ARGS)
 
 test: setup ## what CI runs: unit, property, integration (real control plane), e2e (real kubelet, real torch)
 	@$(RUN) pytest -m "not full" $(ARGS)
