@@ -1,8 +1,9 @@
 """Makes the project's Python environment; standard library only, because it runs before anything is installed.
 
 Two layers, so that a fresh clone on a known machine is ready in seconds:
-1. a shared environment in the cache folder, named by the digest of the lock file: every third-party package, with hashes checked;
-2. `.venv` in the clone: sees the shared packages by a .pth file, and holds this checkout of tollgate, installed in place.
+1. a shared environment in the cache folder, named by the digest of the lock file: every third-party package, with
+   hashes checked;
+2. `.venv` in the clone: sees the shared packages by a .pth file, and holds this checkout, installed in place.
 
     python3 tools/environment.py          make both, say what happens
     python3 tools/environment.py --lock   resolve pyproject.toml again into requirements/*.txt
@@ -124,11 +125,9 @@ def lock() -> None:
         # The other locks are cut from the full one, so that pods and tests run the same versions.
         constraints = [] if name == "dev.txt" else ["--constraint", LOCK]
         chosen = [flag for extra in extras for flag in ("--extra", extra)]
-        out = ROOT / "requirements" / name
-        run(
-            *uv, "pip", "compile", "--quiet", "pyproject.toml", *chosen, *constraints, "--generate-hashes",
-            "--no-emit-index-url", "--no-emit-find-links", "--no-header", "--no-annotate", "--python-version", "3.11", "-o", out,
-        )  # fmt: skip
+        flags = "--quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate"
+        command = [*uv, "pip", "compile", "pyproject.toml", *flags.split(), "--python-version", "3.11"]
+        run(*command, *chosen, *constraints, "-o", ROOT / "requirements" / name)
         say(f"wrote requirements/{name}")
 
 
@@ -142,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if sys.version_info[:2] != (3, 11):
         found = ".".join(map(str, sys.version_info[:3]))
         raise SystemExit(
-            f"[setup] Python 3.11 is needed (the lock files are made for it), this is {found}: make PYTHON=python3.11 ..."
+            f"[setup] the lock files are made for Python 3.11, this is {found}: make PYTHON=python3.11 ..."
         )
     clone_environment(shared_environment())
 

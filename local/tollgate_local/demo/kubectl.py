@@ -84,7 +84,7 @@ class Kubectl:
 
 
 def _documents(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
-    """kubectl writes indented JSON documents one after the other; a line `}` closes one."""
+    """Kubectl writes indented JSON documents one after the other; a line `}` closes one."""
     assert process.stdout is not None
     lines: list[str] = []
     for line in process.stdout:
