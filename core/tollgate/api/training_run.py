@@ -21,6 +21,16 @@ Manifest = Annotated[
             "type": "object",
             "x-kubernetes-preserve-unknown-fields": True,
             "required": ["name", "dataset"],
+            # Only what every manifest must have: typing more of it would prune what an older CRD does not know.
+            "properties": {
+                "name": {"type": "string", "minLength": 1, "maxLength": 128},
+                "dataset": {
+                    "type": "object",
+                    "x-kubernetes-preserve-unknown-fields": True,
+                    "required": ["path"],
+                    "properties": {"path": {"type": "string", "minLength": 1}},
+                },
+            },
             "description": "The training manifest (docs/reference/manifest.md): the same document that `tollgate run FILE` takes. Immutable.",
         }
     ),

@@ -143,6 +143,10 @@ def read_yaml(text: str, source: str) -> Reading:
         ) from error
 
 
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
+
+
 class _Composer:
     """Builds values from the parser's events, which unlike PyYAML's own constructors resolve nothing by themselves."""
 
@@ -156,7 +160,7 @@ class _Composer:
         for event in self._events:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
-                line = event.start_mark.line + 1
+                line = _line(event)
                 if event.version or event.tags:
                     raise _refusal(self._source, "YAML directives are not read here", "Remove the % line.", line)
                 if documents > 1:
@@ -170,7 +174,7 @@ class _Composer:
         return self._reading
 
     def _value(self, event: Any, path: Path) -> Any:
-        line = event.start_mark.line + 1
+        line = _line(event)
         if len(path) > MAX_DEPTH:
             raise _refusal(self._source, "this document is nested too deeply", f"Use at most {MAX_DEPTH} levels.", line)
         if isinstance(event, yaml.AliasEvent):
@@ -202,7 +206,7 @@ class _Composer:
 
     def _scalar(self, event: Any, path: Path) -> Scalar:
         text: str = event.value
-        line = event.start_mark.line + 1
+        line = _line(event)
         if event.style:  # quoted or a block: text
             if any("\ud800" <= character <= "\udfff" for character in text):
                 self._reading.note(
@@ -228,14 +232,14 @@ class _Composer:
         items: list[Any] = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
             inner = (*path, len(items))
-            self._reading.lines[inner] = event.start_mark.line + 1
+            self._reading.lines[inner] = _line(event)
             items.append(self._value(event, inner))
         return items
 
     def _mapping(self, path: Path) -> dict[str, Any]:
         document: dict[str, Any] = {}
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
-            key, line = self._key(event, path), event.start_mark.line + 1
+            key, line = self._key(event, path), _line(event)
             inner = (*path, key)
             if key in document:
                 self._reading.note(
@@ -250,7 +254,7 @@ class _Composer:
         return document
 
     def _key(self, event: Any, path: Path) -> str:
-        line = event.start_mark.line + 1
+        line = _line(event)
         if not isinstance(event, yaml.ScalarEvent):
             raise _refusal(
                 self._source,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from tollgate.api.quantities import Money, Usd
+from tollgate.api.quantities import USD_PATTERN, Money, Usd
 from tollgate.manifest import canonical
 
 
@@ -22,7 +22,11 @@ def _budget(value: Any) -> Any:
     return canonical.number(value)
 
 
-Budget = Annotated[Money, BeforeValidator(_budget)]
+Budget = Annotated[
+    Money,
+    BeforeValidator(_budget),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": USD_PATTERN}]}),
+]
 Sha256 = Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$")]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 

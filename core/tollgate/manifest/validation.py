@@ -58,7 +58,9 @@ def problems_of(error: ValidationError, document: Mapping[str, Any]) -> list[Pro
 
 
 def _place(document: Mapping[str, Any], detail: ErrorDetails) -> tuple[Path, Any]:
-    """Where in the document the error is, and what stands there; pydantic's names of union members are not part of it."""
+    """Where in the document the error is, and what stands there; pydantic's names of union members are not part of
+    it.
+    """
     path: list[str | int] = []
     at: Any = document
     for part in detail["loc"]:
