@@ -1,7 +1,7 @@
 """What one pod's hour costs: the chain profile > node annotation > price book > (OpenCost, later) > unknown.
 
-Unknown is not zero: an absent price is None and somebody has to decide (spec.limits.unknownPrice); a price of "0" is a price.
-All amounts are micro-USD per hour, and every division rounds up, so that a charge is never understated.
+Unknown is not zero: an absent price is None and somebody has to decide (spec.limits.unknownPrice); a price of "0" is a
+price. All amounts are micro-USD per hour, and every division rounds up, so that a charge is never understated.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class NodeHour:
 
 @dataclass(frozen=True, slots=True)
 class PodRate:
-    """What one pod of the gang costs in an hour, in micro-USD: its share of a node. None: unknown, admitted by HoursOnly."""
+    """What one pod of the gang costs in an hour, in micro-USD: its share of a node. None: unknown, admitted by
+    HoursOnly.
+    """
 
     per_hour: int | None
     source: PriceSource
@@ -71,7 +73,8 @@ def node_hour(profile: ComputeProfileSpec, node: PricedNode | None, price_book: 
     """The price of a whole node by the chain. `node` None: not bound yet, so only the profile can know.
 
     Args: price_book: micro-USD per hour by the node's instance type.
-    A node annotation that is not an amount makes the price unknown; falling through to the price book would hide the mistake.
+    A node annotation that is not an amount makes the price unknown; falling through to the price book would hide the
+    mistake.
     """
     if profile.price_per_node_hour_usd is not None:
         return NodeHour(profile.price_per_node_hour_usd, PriceSource.PROFILE)
@@ -108,7 +111,8 @@ def refuse_share(profile_name: str, profile: ComputeProfileSpec, gpus_per_node: 
 
 
 def pod_share(per_node_hour: int, profile: ComputeProfileSpec, gpus_per_node: int | None) -> int:
-    """One pod's part of its node's price: price x gpusPerNode / resource.perNode, rounded up; all of it on a CPU profile.
+    """One pod's part of its node's price: price x gpusPerNode / resource.perNode, rounded up; all of it on a CPU
+    profile.
 
     Raises: ValueError for a number of GPUs that `refuse_share` refuses: 0 GPUs must never make a node free.
     """
@@ -137,9 +141,9 @@ def reservation_rate(
 ) -> PodRate | Refusal:
     """The rate that an attempt is reserved at: an upper bound of what any of its pods can be charged.
 
-    The profile's price; else the highest among the nodes that its selector matches, if every one of them has a price (one
-    unpriced node could be the dearest); else by `unknown_price`: Refuse; UseCeiling counts with priceCeilingUSD (or with a
-    dearer node that is known); HoursOnly counts no money and asks for `max_runtime` (seconds).
+    The profile's price; else the highest among the nodes that its selector matches, if every one of them has a price
+    (one unpriced node could be the dearest); else by `unknown_price`: Refuse; UseCeiling counts with priceCeilingUSD
+    (or with a dearer node that is known); HoursOnly counts no money and asks for `max_runtime` (seconds).
     """
     if refusal := refuse_share(profile_name, profile, gpus_per_node):
         return refusal
@@ -160,8 +164,8 @@ def reservation_rate(
         if profile.price_ceiling_usd is None:
             return Refusal(
                 "PriceUnknown",
-                f"{why}; unknownPrice is UseCeiling, but profile {profile_name} has no priceCeilingUSD: the platform admin "
-                "sets one, or spec.pricePerNodeHourUSD",
+                f"{why}; unknownPrice is UseCeiling, but profile {profile_name} has no priceCeilingUSD: "
+                "the platform admin sets one, or spec.pricePerNodeHourUSD",
             )
         known = dearest.micro if dearest is not None and dearest.micro is not None else 0
         return PodRate(
@@ -172,7 +176,8 @@ def reservation_rate(
         if max_runtime is None:
             return Refusal(
                 "PriceUnknown",
-                f"{why}; unknownPrice is HoursOnly, which needs spec.limits.maxRuntime: without a price, time is the only limit",
+                f"{why}; unknownPrice is HoursOnly, which needs spec.limits.maxRuntime: "
+                "without a price, time is the only limit",
             )
         return PodRate(None, PriceSource.UNKNOWN)
     return Refusal(
@@ -191,8 +196,8 @@ def charged_rate(
 ) -> int | None:
     """What a pod is charged per hour once its node is known, in micro-USD; None: nobody knows.
 
-    The node may lower the charge below the rate that was reserved, never raise it: the reservation was made with the reserved
-    rate, and a cap that a node's annotation could move would not be one.
+    The node may lower the charge below the rate that was reserved, never raise it: the reservation was made with the
+    reserved rate, and a cap that a node's annotation could move would not be one.
     """
     hour = node_hour(profile, node, price_book or {})
     share = None if hour.micro is None else pod_share(hour.micro, profile, gpus_per_node)
@@ -212,4 +217,5 @@ def describe(rate: PodRate, pods: int) -> str:
     """For people: `98.32 USD an hour (2 pods, price of the profile)`."""
     if rate.per_hour is None:
         return "price unknown, only hours are limited"
-    return f"{format_usd(rate.per_hour * pods)} USD an hour ({pods} pod{'s' if pods != 1 else ''}, price from {rate.source})"
+    gang = f"{pods} pod{'s' if pods != 1 else ''}"
+    return f"{format_usd(rate.per_hour * pods)} USD an hour ({gang}, price from {rate.source})"
