@@ -112,7 +112,6 @@ def test_nothing_but_a_completed_outcome_ever_exits_0(
 
 
 TORCHRUN = """
-[rank0]: Traceback (most recent call last):
 Traceback (most recent call last):
   File "train.py", line 3, in step
     loss.backward()
