@@ -13,7 +13,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
@@ -155,28 +155,36 @@ class KubeApi:
         """A PUT; with metadata.resourceVersion in it only over that very version. Raises: Conflict, NotFound."""
         return await self._request("update", path, body=body)
 
-    async def list(self, path: str, label_selector: str | None = None, field_selector: str | None = None) -> Objects:
-        """All objects of a collection, read page by page. A list that expired half-way is read anew in one piece."""
+    async def pages(
+        self, path: str, label_selector: str | None = None, field_selector: str | None = None
+    ) -> AsyncIterator[Objects]:
+        """The pages of a collection, so that no caller has to hold ten thousand bodies at once.
+
+        Raises: Gone when the list expired between two pages; what was read so far is then no complete list.
+        """
         params: dict[str, str] = {"limit": str(PAGE)}
         if label_selector:
             params["labelSelector"] = label_selector
         if field_selector:
             params["fieldSelector"] = field_selector
-        found: Objects = []
         while True:
-            try:
-                page = await self._request("list", path, params=params)
-            except Gone:
-                if "continue" not in params:
-                    raise
-                del params["continue"], params["limit"]
-                found = []
-                continue
-            found.extend(page.get("items") or [])
+            page = await self._request("list", path, params=params)
+            items = page.get("items")
+            yield items if isinstance(items, list) else []
             token = page.get("metadata", {}).get("continue")
             if not token:
-                return found
+                return
             params["continue"] = token
+
+    async def list(self, path: str, label_selector: str | None = None, field_selector: str | None = None) -> Objects:
+        """All objects of a collection. A list that expired half-way is read anew, once. Raises: Gone."""
+        for tried in (1, 2):
+            try:
+                return [item async for page in self.pages(path, label_selector, field_selector) for item in page]
+            except Gone:
+                if tried == 2:
+                    raise
+        raise AssertionError("the second try returns or raises")
 
     async def _request(
         self,
