@@ -2,9 +2,9 @@
 
 The order in which the reconcile loop carries a decision out is the safety argument (docs/design/lifecycle.md):
 
-1. `before`: stops and deletes. They save money, so they wait for nothing.
-2. `look`: facts that the store cannot prove are asked for live, and decide is called again; the rest of the answer that
-   asked is dropped.
+1. `look`: facts that the store cannot prove are asked for live, and decide is called again. An answer that asks carries
+   nothing else.
+2. `before`: stops and deletes. They save money, so they do not wait for a status write that could fail.
 3. `status`: one merge patch that carries metadata.resourceVersion, and only if something changed. A conflict ends this
    round: nothing after it happens, the run is read again and decided again.
 4. `after`: creates. They happen only when the intent (the attempt's number) stands in the status.
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-from tollgate.api.training_run import TrainingRunStatus
+from tollgate.api.meta import Observed
 from tollgate.contract import StopReason
 
 
@@ -57,7 +57,6 @@ class DeleteJob:
     namespace: str
     name: str
     uid: str
-    reason: StopReason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +80,13 @@ class EmitEvent:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now. `status` None: it stays as it is. `requeue_after`: seconds until time alone may change the answer."""
+    """What to do now. `status` None: it stays as it is.
 
-    before: tuple[Action, ...] = ()
-    status: TrainingRunStatus | None = None
+    `requeue_after`: seconds until time alone may change the answer; None: only an event can.
+    """
+
+    before: tuple[StopJob | DeleteJob, ...] = ()
+    status: Observed | None = None
     after: tuple[Action, ...] = ()
     requeue_after: float | None = None
     events: tuple[EmitEvent, ...] = ()

@@ -33,6 +33,7 @@ from tollgate.contract import (
     Role,
     StopReason,
 )
+from tollgate.limits.forecast import StepSeen
 from tollgate_operator.reading import controller, instant, mapping, mappings, number, problem_text, strings, text
 
 JOB_INDEX = "batch.kubernetes.io/job-completion-index"
@@ -131,6 +132,7 @@ class JobFacts:
     active: int
     terminating: int | None
     failed: int
+    succeeded: int
     controller_uid: str
 
     @classmethod
@@ -169,6 +171,7 @@ class JobFacts:
             active=number(status.get("active")) or 0,
             terminating=number(status.get("terminating")),
             failed=number(status.get("failed")) or 0,
+            succeeded=number(status.get("succeeded")) or 0,
             controller_uid=controller(meta)[1],
         )
 
@@ -192,7 +195,10 @@ class JobFacts:
 
 @dataclass(frozen=True, slots=True)
 class PodFacts:
-    """A pod of a run. `gone`: its DELETED event was seen; the view is its last state."""
+    """A pod of a run. `gone`: its DELETED event was seen; the view is its last state.
+
+    `written_at`: the API server's own time of the last status write, which bounds what a node's wrong clock says.
+    """
 
     uid: str
     namespace: str
@@ -224,6 +230,7 @@ class PodFacts:
     deleting_at: datetime | None
     deletion_grace: int | None
     last_words: str
+    written_at: datetime | None = None
     output: str = ""
     gone: bool = False
 
@@ -271,6 +278,14 @@ class PodFacts:
             deleting_at=instant(meta.get("deletionTimestamp")),
             deletion_grace=number(meta.get("deletionGracePeriodSeconds")),
             last_words=text(terminated.get("message")),
+            written_at=max(
+                (
+                    at
+                    for entry in mappings(meta.get("managedFields"))
+                    if entry.get("subresource") == "status" and (at := instant(entry.get("time")))
+                ),
+                default=None,
+            ),
             output=labels.get(LABEL_OUTPUT, ""),
             gone=gone,
         )
@@ -288,7 +303,10 @@ class PodFacts:
 
 @dataclass(frozen=True, slots=True)
 class ProgressFacts:
-    """What rank 0's /metrics said. `ok` False: the last scrape failed, and the values are those of the last good one."""
+    """What rank 0's /metrics said. `ok` False: the last scrape failed, and the values are those of the last good one.
+
+    `seen`: what the forecast rests on, the newest last; at most a few dozen points of the present attempt.
+    """
 
     scraped_at: datetime
     ok: bool
@@ -303,6 +321,7 @@ class ProgressFacts:
     checkpoint_step: int | None = None
     checkpoint_at: datetime | None = None
     goodput: Mapping[str, float] = field(default_factory=dict)
+    seen: tuple[StepSeen, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

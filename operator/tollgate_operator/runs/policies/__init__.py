@@ -1,0 +1,1 @@
+"""One file per rule: `(situation, now) -> Decision | None`. decide.py holds their order."""
