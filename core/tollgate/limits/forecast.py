@@ -42,7 +42,7 @@ def forecast(
     evaluation_reserve: int,
     now: datetime,
 ) -> Outlook | None:
-    """The outlook, or None while it is unknown: no total, or fewer than three intervals with steps since the last restart.
+    """The outlook, or None while unknown: no total, or fewer than three intervals with steps since the last restart.
 
     Intervals are batches of steps. With seconds per step of mean m and variance v (estimated from the batches' means,
     weighted by their steps), the N steps that are left take N m on average, with a variance of N v for the steps
@@ -65,10 +65,7 @@ def forecast(
         ends.append(max(now, last.at + timedelta(seconds=seconds)))
     costs: list[int | None] = [None, None]
     if spent_micro is not None and rate_per_hour is not None:
-        costs = [
-            spent_micro + evaluation_reserve + math.ceil(rate_per_hour * (end - now).total_seconds() / 3600)
-            for end in ends
-        ]
+        costs = [spent_micro + evaluation_reserve + _cost(rate_per_hour, now, end) for end in ends]
     return Outlook(ends[0], ends[1], costs[0], costs[1])
 
 
@@ -80,6 +77,10 @@ def newly_crossed(
         return []
     told = set(notified)
     return sorted(t for t in set(notify_at) - told if spent_micro >= Decimal(repr(t)) * limit)
+
+
+def _cost(rate_per_hour: int, now: datetime, end: datetime) -> int:
+    return math.ceil(rate_per_hour * (end - now).total_seconds() / 3600)
 
 
 def _intervals(seen: Sequence[StepSeen]) -> list[tuple[float, int]]:

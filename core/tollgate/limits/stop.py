@@ -327,7 +327,7 @@ def _runtime_refusal(limit: Caps, used: Spend, left: int, minimum: int, needed: 
     return Refusal(
         limit.runtime_reason.value,
         f"{limit.runtime_name} is {format_duration(limit.runtime or 0)}: "
-        f"{format_duration(int(used.run_seconds))} are used, the run stops {format_duration(limit.margin)} before the end, "
+        f"{format_duration(int(used.run_seconds))} are used, it stops {format_duration(limit.margin)} before the end, "
         f"and an attempt needs at least {minimum} s. Raise it to {format_duration(runtime)} or more",
     )
 
@@ -342,7 +342,7 @@ def _money_out(limit: Caps, pods: Sequence[PodCharge], others: Spend, reserved: 
     ]
     if not running:
         return now if left < 0 else None
-    # Each open charge is rounded up by less than one micro-USD; taking these off keeps the rounded sum within the limit.
+    # Each open charge is rounded up by less than one micro-USD; without these the rounded sum stays within the limit.
     left -= len(running)
     zero = min(start for start, _ in running)
     shifted = sum(rate * microseconds(zero, start) for start, rate in running)
