@@ -11,7 +11,7 @@ from tollgate_local.api import Api
 from tollgate_local.errors import StartError
 from tollgate_local.images.load import load, pause_image
 from tollgate_local.progress import Say
-from tollgate_local.settings import NodeShape
+from tollgate_local.settings import LoopbackShape, NodeShape
 from tollgate_local.state import Record, StateFolder
 
 __all__ = ["bring_up"]
@@ -39,6 +39,8 @@ def bring_up(record: Record, folder: StateFolder, programs: dict[str, Path], say
         controlplane.start(name, record, folder, programs)
     api = Api(record.server, folder.pki)
     api.wait_ready(120, folder.logs / "kube-apiserver.log")
+    if isinstance(settings, LoopbackShape):
+        kwok.release_nodes(api)
     for name in names[2:]:
         controlplane.start(name, record, folder, programs)
     for path, body in controlplane.bootstrap_objects(settings).items():
@@ -66,10 +68,8 @@ def _usable(api: Api, nodes: int) -> bool:
     if api.call("GET", "/api/v1/namespaces/default/serviceaccounts/default")[0] != 200:
         return False
     listed = api.get("/api/v1/nodes")["items"]
-    conditions: list[dict[str, str]] = [
-        condition for node in listed for condition in node["status"].get("conditions", [])
-    ]
-    return sum(c["type"] == "Ready" and c["status"] == "True" for c in conditions) >= nodes
+    found: list[dict[str, str]] = [c for item in listed for c in item["status"].get("conditions", [])]
+    return sum(c["type"] == "Ready" and c["status"] == "True" for c in found) >= nodes
 
 
 def _wait(condition: Callable[[], bool], seconds: float, what: str) -> None:

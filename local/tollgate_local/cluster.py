@@ -114,7 +114,8 @@ class Cluster:
         self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 120.0
     ) -> subprocess.CompletedProcess[str]:
         """Run kubectl as admin. Raises: LocalError with its words when `check` and it fails."""
-        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+        cache = self.state / "run/kubectl-cache"
+        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "KUBECACHEDIR": str(cache)}
         command = [str(self.bin("kubectl")), *arguments]
         return _run(command, environment, stdin=stdin, check=check, timeout=timeout)
 
@@ -140,6 +141,8 @@ class Cluster:
             return
         process = processes.read_records(self.state).get(name)
         if process is None or not processes.alive(process):
+            if name == "kwok":
+                kwok.release_nodes(self.api)
             controlplane.start(name, self.record, self._folder, _programs(self.settings, quiet))
         if name == "kube-apiserver":
             self.api.wait_ready(60, self.logs / "kube-apiserver.log")

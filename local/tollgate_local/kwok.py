@@ -9,7 +9,7 @@ from tollgate_local.api import Api, ApiError
 from tollgate_local.errors import LocalError
 from tollgate_local.state import StateFolder
 
-__all__ = ["STAGE_SETS", "add_nodes", "command", "write_stages"]
+__all__ = ["STAGE_SETS", "add_nodes", "command", "release_nodes", "write_stages"]
 
 _FOLDER = Path(__file__).parent / "stages"
 
@@ -51,6 +51,14 @@ def command(folder: StateFolder, binary: Path, lease_seconds: int = 40) -> list[
         "--node-port=0",
         "--server-address=",
     ]
+
+
+def release_nodes(api: Api) -> None:
+    """Before kwok starts: remove the leases by which an earlier one still holds the nodes.
+
+    Each start of kwok is another holder, and would leave nodes and their pods alone until the old leases expire (40 s).
+    """
+    api.delete("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases")
 
 
 def add_nodes(

@@ -5,6 +5,7 @@ The same input gives the same digest: names are sorted, times are 0, and a tag c
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -12,6 +13,7 @@ import os
 import platform
 import stat
 import tarfile
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from tollgate_local.errors import BuildError
 __all__ = ["Image", "Layer", "add_file", "add_tree", "build_image", "make_layer", "write_archive"]
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+_SMALL = 4 << 20  # bytes; what took long to make is larger
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -51,6 +54,7 @@ class Image:
 def make_layer(fill: Callable[[tarfile.TarFile], None]) -> Layer:
     """A layer with what `fill` adds; stored in the cache under its digest."""
     folder = cache_folder("images", "layers")
+    _forget_old(folder)
     unfinished = folder / f".unfinished-{os.getpid()}"
     try:
         with unfinished.open("wb") as handle:
@@ -163,6 +167,16 @@ def write_archive(image: Image, stream: IO[bytes], omit: Collection[str] = ()) -
                 entry.size, entry.mode = layer.size, 0o644
                 with layer.path.open("rb") as blob:
                     tar.addfile(entry, blob)
+
+
+def _forget_old(folder: Path) -> None:
+    """Small layers come with every change of the code; those that nobody made again for a week go."""
+    week_ago = time.time() - 7 * 86400
+    for path in folder.glob("*.tar"):
+        with contextlib.suppress(FileNotFoundError):  # another process forgets as well
+            status = path.stat()
+            if status.st_mtime < week_ago and status.st_size < _SMALL:
+                path.unlink()
 
 
 class _Hashing(io.RawIOBase):

@@ -1,0 +1,54 @@
+"""One real node for all end-to-end tests, with a bridge and networks of its own beside a user's `tollgate local up`."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tollgate_local.cluster import Cluster, NodeShape, down, up
+from tollgate_local.testing import make_namespace
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def node_settings(tmp_path_factory: pytest.TempPathFactory) -> NodeShape:
+    if os.geteuid() != 0:
+        pytest.skip("the node shape needs root on Linux")
+    return NodeShape(
+        state=tmp_path_factory.mktemp("node"),
+        audit=True,
+        bridge="tgtest0",
+        net="10.251.0",
+        services="10.97",
+        pods="10.245",
+        cgroup="tollgate-test",
+    )
+
+
+@pytest.fixture(scope="session")
+def node_cluster(node_settings: NodeShape) -> Iterator[Cluster]:
+    yield up(node_settings)
+    down(node_settings, purge=True)
+
+
+@pytest.fixture
+def namespace(node_cluster: Cluster) -> Iterator[str]:
+    """A namespace that enforces the restricted Pod Security Standard."""
+    name = make_namespace(node_cluster.api, f"test-{next(_numbers)}")
+    yield name
+    node_cluster.api.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture(scope="session")
+def environment() -> Path:
+    """This environment's packages, which pods get as a read-only volume."""
+    folder = Path(sysconfig.get_path("purelib"))
+    if not (folder / "torch").is_dir():
+        pytest.skip("torch is not installed here (pip install '.[trainer]')")
+    return folder
