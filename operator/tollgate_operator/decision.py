@@ -66,7 +66,16 @@ class EnsureRendezvousService:
     namespace: str
 
 
-Action = CreateJob | StopJob | DeleteJob | EnsureRendezvousService
+@dataclass(frozen=True, slots=True)
+class ApplyConfigMap:
+    """Server-side apply of a ConfigMap that is the operator's own; what others wrote into its fields is overwritten."""
+
+    namespace: str
+    name: str
+    body: dict[str, Any]
+
+
+Action = CreateJob | StopJob | DeleteJob | EnsureRendezvousService | ApplyConfigMap
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from tollgate.contract import ANNOTATION_STOP_REASON
 from tollgate_operator import paths
 from tollgate_operator.decision import (
     Action,
+    ApplyConfigMap,
     CreateJob,
     Decision,
     DeleteJob,
@@ -33,6 +34,8 @@ from tollgate_operator.runs.render import rendezvous_service
 
 ROUNDS: Final = 6
 """How often one call decides anew after a look or a conflict before it leaves the rest to the queue."""
+
+FIELD_MANAGER: Final = "tollgate-operator"
 
 logger = logging.getLogger(__name__)
 F = TypeVar("F")
@@ -57,6 +60,10 @@ class Writes(Protocol):
 
     async def merge_patch(self, path: str, body: Mapping[str, Any]) -> Object:
         """The patched object."""
+        ...
+
+    async def apply(self, path: str, body: Mapping[str, Any], field_manager: str, force: bool = True) -> Object:
+        """The applied object."""
         ...
 
 
@@ -201,6 +208,10 @@ class Reconciler(Generic[F]):
                 await self._delete_job(action)
             case EnsureRendezvousService():
                 await self._ensure_service(action.namespace)
+            case ApplyConfigMap():
+                await self._api.apply(
+                    paths.config_map(action.namespace, action.name), action.body, FIELD_MANAGER, force=True
+                )
 
     async def _create_job(self, action: CreateJob) -> None:
         try:

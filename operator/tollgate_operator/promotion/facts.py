@@ -1,4 +1,4 @@
-"""What was observed of a PromotionPolicy: its spec, and its status as the operator wrote it last."""
+"""What was observed of a PromotionPolicy: itself, the runs under it, and the ConfigMaps of its stages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tollgate.api.promotion_policy import KIND, PromotionPolicyStatus
-from tollgate_operator.facts import Key, PolicyFacts
+from tollgate_operator.facts import Key, PolicyFacts, RunFacts
 from tollgate_operator.reading import instant, mapping, problem_text, text
 
 
@@ -45,3 +45,16 @@ class PolicyState:
             status=status,
             status_problem=problem,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PromotionFacts:
+    """All that a decision about one policy rests on.
+
+    `runs`: those whose policyRef names the policy. `projected`: the data of each stage's ConfigMap as it is now, read
+    live; a stage whose ConfigMap does not exist, or is not labelled as ours, is absent.
+    """
+
+    state: PolicyState
+    runs: tuple[RunFacts, ...]
+    projected: Mapping[str, Mapping[str, str]]
