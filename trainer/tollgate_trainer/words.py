@@ -73,10 +73,10 @@ def read_outcomes(folder: Path, pattern: str, since: datetime) -> list[LastWords
 def cause(found: Iterable[LastWords]) -> LastWords | None:
     """The failure that came first: no PeerLost if there is another, then the earliest, then the lowest rank."""
 
-    def order(words: LastWords) -> tuple[bool, float, int, int]:
+    def order(words: LastWords) -> tuple[bool, float, int, int, str]:
         ended = words.ended_at.timestamp() if words.ended_at else float("inf")
         rank = words.error.rank if words.error and words.error.rank is not None else 0
-        return words.reason == FailureReason.PEER_LOST, ended, words.node_index or 0, rank
+        return words.reason == FailureReason.PEER_LOST, ended, words.node_index or 0, rank, words.to_json()
 
     return min((w for w in found if w.outcome is Outcome.FAILED), key=order, default=None)
 

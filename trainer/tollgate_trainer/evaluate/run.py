@@ -1,0 +1,219 @@
+"""One evaluation: the finished model is checked, measured on documents that it has not seen, and evidence is written.
+
+`python -m tollgate_trainer evaluate` in the evaluation pod and on a laptop. It writes below `evaluation/` and `report/`
+of the output folder only; the rest is read-only for it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import tollgate
+from tollgate.contract import (
+    Env,
+    ErrorWords,
+    EvaluationSummary,
+    ExitCode,
+    FailureReason,
+    Files,
+    LastWords,
+    ModelRef,
+    Outcome,
+)
+from tollgate.gates import evidence
+from tollgate.manifest.errors import ManifestError
+from tollgate.manifest.loader import load_canonical
+from tollgate.manifest.training_manifest import TrainingManifest
+from tollgate_trainer import durable
+from tollgate_trainer.data import load_documents
+from tollgate_trainer.data.documents import Document
+from tollgate_trainer.evaluate import intervals
+from tollgate_trainer.evaluate.protocol import Subject
+from tollgate_trainer.evaluate.samples import Measured
+from tollgate_trainer.evaluate.suites import Task, suite_digest, tasks
+from tollgate_trainer.lifecycle.attempt import Attempt
+from tollgate_trainer.models import ModelInfo, load_finished
+from tollgate_trainer.refusal import DatasetRefused, ManifestRefused, ModelRefused, Refused
+
+OUTCOME = "evaluation/outcome.json"
+IMAGE = "TOLLGATE_IMAGE"  # the container image with its digest, where the operator tells it
+DEFAULT_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is evaluated and how. `model_digest`: the digest that the model must have, None when nobody demands one."""
+
+    attempt: Attempt
+    manifest: TrainingManifest
+    manifest_digest: str
+    suites: tuple[str, ...]
+    confidence: float
+    model_digest: str | None
+    image: str | None
+
+    @classmethod
+    def parse(cls, environ: Mapping[str, str]) -> Request:
+        """The request in the environment of the contract. Raises: ManifestRefused, ManifestError."""
+        attempt = Attempt.parse(environ)
+        loaded = load_canonical(attempt.manifest.read_bytes(), attempt.manifest_digest, str(attempt.manifest))
+        named = tuple(name.strip() for name in environ.get(Env.SUITES, "").split(",") if name.strip())
+        return cls(
+            attempt=attempt,
+            manifest=loaded.manifest,
+            manifest_digest=loaded.digest,
+            suites=named or tuple(loaded.manifest.evaluation.suites),
+            confidence=_confidence(environ.get(Env.CONFIDENCE) or str(DEFAULT_CONFIDENCE)),
+            model_digest=environ.get(Env.MODEL_DIGEST) or None,
+            image=environ.get(IMAGE) or None,
+        )
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """Evaluate, leave the words in evaluation/outcome.json, refresh the report; returns the exit code."""
+    root = Path(environ.get(Env.OUTPUT_ROOT, "")).absolute()
+    try:
+        request = Request.parse(environ)
+        summary = evaluate(request)
+        said = LastWords(
+            outcome=Outcome.COMPLETED,
+            reason="Completed",
+            model=ModelRef(path=Files.MODEL, digest=summary.model_digest),
+            evaluation=summary,
+        )
+        code = ExitCode.COMPLETED
+    except (Refused, ManifestError) as error:
+        reason = error.reason if isinstance(error, Refused) else FailureReason.MANIFEST
+        field = error.field if isinstance(error, Refused) else None
+        said, code = _failed(reason, error, field), ExitCode.USER
+    except Exception as error:
+        traceback.print_exc()
+        said, code = _failed(FailureReason.EXCEPTION, error, None), ExitCode.APPLICATION
+    said = said.model_copy(update={"ended_at": datetime.now(UTC)})
+    durable.write(root / OUTCOME, said.to_json().encode() + b"\n")
+    if said.evaluation is not None:
+        for metric in said.evaluation.metrics:
+            print(describe(metric.name, metric.value, metric.lower, metric.upper, metric.samples), flush=True)
+    elif said.error is not None:
+        print(f"evaluation failed: {said.error.message}", flush=True)
+    return code
+
+
+def evaluate(request: Request) -> EvaluationSummary:
+    """Measure everything that the suites ask for and write the evidence.
+
+    Raises: ModelRefused (missing, or not the model, manifest or data that are expected), DatasetRefused,
+    ManifestRefused (unknown suite), intervals.UnmeasuredError: a metric that could not be measured fails the
+    evaluation, it is never 0.
+    """
+    asked = tasks(request.suites)
+    attempt, manifest = request.attempt, request.manifest
+    folder = attempt.output_root / Files.MODEL
+    info = _checked(folder, request)
+    documents = load_documents(manifest, attempt.dataset_root)
+    if documents.digest != info.dataset_digest:
+        raise DatasetRefused(
+            f"the dataset has {documents.digest}, the model was trained on {info.dataset_digest}; its held-out part "
+            "may differ: restore the data that the model was trained on",
+            "dataset.path",
+        )
+    if not documents.validation:
+        raise DatasetRefused(
+            "no document is held out, so there is nothing to evaluate on; set splits.validation above 0",
+            "dataset.splits.validation",
+        )
+    measured = _measure(asked, folder, documents.validation, request)
+    facts = evidence.Evaluated(
+        run=attempt.run,
+        uid=attempt.uid,
+        model_path=Files.MODEL,
+        model_digest=info.digest,
+        manifest_digest=request.manifest_digest,
+        dataset_digest=documents.digest,
+        suites=list(request.suites),
+        suite_digest=suite_digest(measured),
+        code_version=tollgate.__version__,
+        image=request.image,
+        seeds={task.suite.name: task.suite.seed for task, _ in measured},
+        scorers=[evidence.Scorer(name=result.scorer, version=result.scorer_version) for _, result in measured],
+        metrics=[
+            evidence.Measured(
+                **intervals.metric(result, request.confidence, task.suite.seed).model_dump(), scorer=result.scorer
+            )
+            for task, result in measured
+        ],
+        evaluated_at=datetime.now(UTC).replace(microsecond=0),
+    )
+    data = evidence.statement_bytes(facts)
+    durable.write(attempt.output_root / Files.EVIDENCE, data)
+    return evidence.summary(data, Files.EVIDENCE)
+
+
+def _checked(folder: Path, request: Request) -> ModelInfo:
+    """The model's record, after its files, its digest and its manifest were found to be the expected ones."""
+    info = ModelInfo.read(folder)
+    if info is None:
+        raise ModelRefused(f"{folder} holds no finished model; train it to the end first")
+    if (problem := info.problem(folder)) is not None:
+        raise ModelRefused(f"the model in {folder} was changed after training: {problem}")
+    if request.model_digest is not None and info.digest != request.model_digest:
+        raise ModelRefused(f"the model in {folder} has {info.digest}, but {request.model_digest} is to be evaluated")
+    if info.manifest_digest != request.manifest_digest:
+        raise ModelRefused(
+            f"the model in {folder} was trained from manifest {info.manifest_digest}, this run has "
+            f"{request.manifest_digest}; evaluate it with the manifest it was trained from"
+        )
+    return info
+
+
+def _measure(
+    asked: list[Task], folder: Path, held_out: tuple[Document, ...], request: Request
+) -> list[tuple[Task, Measured]]:
+    import torch
+
+    model, tokenizer = load_finished(folder, request.attempt.dataset_root)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)  # type: ignore[arg-type]
+    unique = list({document.hash: document for document in held_out}.values())
+    return [
+        (
+            task,
+            task.evaluator.measure(
+                Subject(
+                    model=model,
+                    tokenizer=tokenizer,
+                    device=device,
+                    held_out=unique,
+                    max_length=request.manifest.hyperparameters.max_seq_length,
+                    seed=task.suite.seed,
+                    limit=task.suite.limit,
+                )
+            ),
+        )
+        for task in asked
+    ]
+
+
+def _confidence(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.5 <= value < 1:
+        raise ManifestRefused(f"{Env.CONFIDENCE}={text} is not a confidence; give a number from 0.5 to below 1")
+    return value
+
+
+def _failed(reason: FailureReason, error: Exception, field: str | None) -> LastWords:
+    words = ErrorWords(message=str(error) or type(error).__name__, type=type(error).__name__, field=field)
+    return LastWords(outcome=Outcome.FAILED, reason=reason, error=words)
+
+
+def describe(name: str, value: float, lower: float | None, upper: float | None, samples: int) -> str:
+    """One metric for people: `perplexity 41.2 (one-sided bounds 38.9 to 43.7, 240 samples)`."""
+    low, high = (f"{bound:.4g}" if bound is not None else "unknown" for bound in (lower, upper))
+    return f"{name} {value:.4g} (one-sided bounds {low} to {high}, {samples} samples)"
