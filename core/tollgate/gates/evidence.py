@@ -60,7 +60,7 @@ class Measured(_Strict):
 class Evaluated(_Strict):
     """Everything that a statement says about one model. Digests are `sha256:<hex>`; a laptop has no image.
 
-    Raises: pydantic's ValidationError (a ValueError) naming the fields: no NaN, no metric twice, no time without a zone.
+    Raises: pydantic's ValidationError (a ValueError) naming the fields: no NaN, no metric twice, no naive time.
     """
 
     run: Text

@@ -22,7 +22,7 @@ CLOCK_SKEW = timedelta(minutes=5)  # evidence from further ahead has no age that
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A run under the policy, as far as promotion is concerned. `label`: value of tollgate.dev/promote-to, None without.
+    """A run under the policy, as promotion sees it. `label`: value of tollgate.dev/promote-to, None without.
 
     A run that is not evaluated yet is a candidate too, with what is unknown left None. `gates`: its verdicts, of which
     those count that were made under the present policy and from the present evidence.

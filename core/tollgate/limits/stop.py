@@ -22,10 +22,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from decimal import ROUND_DOWN, Decimal
 
 from tollgate.api.compute_profile import ComputeProfileSpec
-from tollgate.api.quantities import MAX_USD, MICRO, format_duration, format_usd, parse_usd
+from tollgate.api.quantities import format_duration, format_usd
 from tollgate.api.training_run import Attempt, Limits, PodCharge
 from tollgate.contract import StopReason
 from tollgate.limits.charges import HOUR_US, microseconds, run_microseconds
@@ -118,11 +117,7 @@ def caps(limits: Limits, manifest: TrainingManifest, profile: ComputeProfileSpec
     """
     cost, name = limits.max_cost_usd, "spec.limits.maxCostUSD"
     if cost is None and manifest.resources.max_budget_usd is not None:
-        name = "manifest.resources.max_budget_usd"
-        try:
-            cost = _budget(manifest.resources.max_budget_usd)
-        except ValueError as error:
-            return Refusal("InvalidLimits", f"{name}: {error}")
+        cost, name = manifest.resources.max_budget_usd, "manifest.resources.max_budget_usd"
     if cost is None and not profile.allow_unlimited:
         return Refusal(
             "LimitRequired",
@@ -193,7 +188,7 @@ def reserve(
         return _runtime_refusal(limit, used, time, minimum, needed)
     if money is None and time is None:
         return Reservation(None, None, None, grace_for(None))
-    by_time = time is not None and (money is None or time - max(limit.margin, grace) < money - grace)
+    by_time = time is not None and (money is None or time - max(limit.margin, grace) <= money - grace)
     margin = seconds - (time - limit.margin) if by_time and time is not None else 0
     return Reservation(
         seconds=seconds,
@@ -278,16 +273,6 @@ def can_resume(
 
 def _raised(now: int | None, then: int | None) -> bool:
     return now is None or then is None or now > then
-
-
-def _budget(value: float | str) -> int:
-    """Micro-USD of manifest.resources.max_budget_usd; a float is taken at its shortest decimal form, rounded down."""
-    if isinstance(value, str):
-        return parse_usd(value)
-    amount = Decimal(repr(value))
-    if not amount.is_finite() or not 0 <= amount <= MAX_USD:
-        raise ValueError(f"{value!r} is not an amount in USD; write a number from 0 to {MAX_USD}")
-    return int((amount * MICRO).to_integral_value(ROUND_DOWN))
 
 
 def _gang_cost(per_hour: int, seconds: int, pods: int) -> int:
