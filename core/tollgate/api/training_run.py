@@ -285,6 +285,11 @@ class Attempt(Observed):
     reserved_usd: Money | None = None
     reserved_seconds: int | None = Field(default=None, description="Per pod, from binding to death.")
     grace_seconds: int | None = None
+    margin_seconds: int | None = Field(default=None, description="The trainer leaves so long before the end by itself.")
+    reserved_by: StopReason | None = Field(
+        default=None, description="The limit that set the reservation: why the attempt stops when it has used all of it."
+    )
+    per_hour_usd: Money | None = Field(default=None, description="Of one pod, as reserved; absent: unknown.")
     stop_reason: StopReason | None = None
     outcome: AttemptOutcome | None = None
     cost_usd: Money | None = Field(default=None, description="Sum of closed charges; absent while none is closed.")
@@ -392,6 +397,9 @@ class TrainingRunStatus(Observed):
     folded_run_seconds: float = 0
     folded_by_category: dict[str, Money] = Field(default_factory=dict)
     folded_unknown_pods: int = 0
+    folded_counts: dict[str, int] = Field(
+        default_factory=dict, description="Folded attempts by what the restart rules count."
+    )
     evaluation: EvaluationStatus | None = None
     gates: list[GateStatus] = Field(default_factory=list)
     conditions: list[Condition] = Field(default_factory=list)
