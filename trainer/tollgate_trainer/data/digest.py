@@ -1,0 +1,59 @@
+"""The dataset's identity: a digest over the bytes of its files."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from tollgate.manifest import paths
+from tollgate.manifest.training_manifest import TrainingManifest
+from tollgate_trainer.data.documents import files_of
+from tollgate_trainer.refusal import DatasetRefused
+
+
+def file_digest(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def path_digest(path: Path, name: str) -> tuple[str, int]:
+    """(`sha256:<hex>`, size in bytes) of a file or folder.
+
+    A file: the sha256 of its bytes, what `sha256sum` prints. A folder: the sha256 of one line `path NUL hex LF` per
+    file, sorted by path.
+    """
+    files = files_of(path, name)
+    size = sum(file.stat().st_size for file in files)
+    if path.is_file():
+        return "sha256:" + file_digest(path), size
+    lines = (f"{file.relative_to(path).as_posix()}\0{file_digest(file)}\n".encode() for file in files)
+    return "sha256:" + hashlib.sha256(b"".join(lines)).hexdigest(), size
+
+
+def checked_digest(manifest: TrainingManifest, dataset_root: Path) -> str:
+    """The digest of everything that the run reads, after the manifest's own sha256 and size were checked.
+
+    With `splits.validation_path` the digest covers both: the sha256 of the two digests, a line each.
+    Raises: DatasetRefused, ManifestError (a path that leaves its root).
+    """
+    dataset = manifest.dataset
+    path = paths.resolve(dataset_root, dataset.path, "dataset.path")
+    digest, size = path_digest(path, dataset.path)
+    if dataset.size_bytes is not None and dataset.size_bytes != size:
+        raise DatasetRefused(
+            f"{dataset.path} has {size} bytes, the manifest says {dataset.size_bytes}; it is another version of the "
+            "data: restore the right one or correct the manifest",
+            "dataset.size_bytes",
+        )
+    if dataset.sha256 is not None and dataset.sha256.removeprefix("sha256:") != digest.removeprefix("sha256:"):
+        raise DatasetRefused(
+            f"{dataset.path} has {digest}, the manifest says {dataset.sha256}; it is another version of the data: "
+            "restore the right one or correct the manifest",
+            "dataset.sha256",
+        )
+    if dataset.splits.validation_path is None:
+        return digest
+    held_out = paths.resolve(dataset_root, dataset.splits.validation_path, "dataset.splits.validation_path")
+    other, _ = path_digest(held_out, dataset.splits.validation_path)
+    return "sha256:" + hashlib.sha256(f"{digest}\n{other}\n".encode()).hexdigest()

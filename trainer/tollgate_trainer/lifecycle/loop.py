@@ -1,0 +1,255 @@
+"""The training loop: HF Trainer with our order of samples, our checkpoints, our evaluation, and no non-finite step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
+
+from tollgate_trainer.data.order import Order, RankBatches
+from tollgate_trainer.data.tokens import TokenSet
+from tollgate_trainer.lifecycle.checkpoints import Checkpoints, CheckpointError
+from tollgate_trainer.lifecycle.goodput import State
+from tollgate_trainer.lifecycle.lease import Fenced
+from tollgate_trainer.lifecycle.outcome import NonFinite
+from tollgate_trainer.lifecycle.session import Session
+from tollgate_trainer.lifecycle.stop import StopCode
+from tollgate_trainer.tasks.protocol import Task
+
+SHOWN_SAMPLES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is trained on and how long."""
+
+    order: Order
+    train: TokenSet
+    validation: TokenSet
+    total_steps: int
+    eval_every: int
+    save_every: int | None
+    save_minutes: float | None
+    keep_last: int
+    keep_best: int
+    best_metric: str
+    best_mode: str
+    min_delta: float
+    patience: int | None
+    eval_batch: int
+    deterministic: bool
+
+    @property
+    def tracks_best(self) -> bool:
+        """Whether the best checkpoint is kept and becomes the model."""
+        return self.keep_best > 0 or self.patience is not None
+
+
+class TrainingLoop(Trainer):
+    """HF Trainer for one process of an attempt."""
+
+    def __init__(
+        self,
+        session: Session,
+        plan: Plan,
+        task: Task,
+        checkpoints: Checkpoints,
+        rotate: Callable[[], None],
+        model: Any,
+        args: TrainingArguments,
+        tokenizer: Any,
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=task.collate,
+            train_dataset=plan.train,  # type: ignore[arg-type]  # any sequence with a length will do
+            eval_dataset=plan.validation if len(plan.validation) else None,  # type: ignore[arg-type]
+            processing_class=tokenizer,
+        )
+        self.session = session
+        self.plan = plan
+        self.task = task
+        self.checkpoints = checkpoints
+        self.batches = RankBatches(plan.order, session.attempt.rank)
+        self.step_loss: list[torch.Tensor] = []
+        self.last_grad_norm = math.nan
+        self._rotate = rotate
+
+    # --- data -------------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Our batches, already this process's own; the library's sharding is not asked."""
+        return DataLoader(
+            self.plan.train,  # type: ignore[arg-type]
+            batch_sampler=self.batches,
+            collate_fn=self.task.collate,
+            pin_memory=self.args.device.type == "cuda",
+        )
+
+    # --- one step ---------------------------------------------------------------------------------------------------
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """No key-value cache in training."""
+        return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Forward and backward of one micro-batch; the loss is kept for this step's checks."""
+        loss = super().training_step(*args, **kwargs)
+        self.step_loss.append(loss)
+        return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """The norm after reduction, equal in all processes, so each can refuse the step by itself.
+
+        Raises: NonFinite before the optimizer sees the gradients.
+        """
+        norm = super()._get_grad_norm(model, grad_norm)
+        self.last_grad_norm = float(norm)
+        if not math.isfinite(self.last_grad_norm):
+            self._refuse_step(f"the gradient norm is {self.last_grad_norm}", self.state.global_step + 1)
+        return norm
+
+    def local_loss(self) -> float:
+        """The loss of the last step in this process."""
+        return float(torch.stack(self.step_loss).sum()) if self.step_loss else math.nan
+
+    def _refuse_step(self, what: str, step: int) -> None:
+        rank = self.session.attempt.rank
+        loss = self.local_loss()
+        samples = [self.plan.train.documents[i].id for i in self.plan.order.at_step(step, rank)]
+        told = self.session.agreement.gathered((rank, loss, samples))
+        bad = [(r, value, ids) for r, value, ids in told if not math.isfinite(value)]
+        places = "; ".join(
+            f"rank {r}: loss {value}, samples {', '.join(ids[:SHOWN_SAMPLES])}"
+            + (f" and {len(ids) - SHOWN_SAMPLES} more" if len(ids) > SHOWN_SAMPLES else "")
+            for r, value, ids in bad or told
+        )
+        raise NonFinite(
+            f"step {step}: {what} ({places}). The training stopped there; the newest checkpoint is finite. Look at these "
+            "samples, lower hyperparameters.learning_rate, or use precision: fp32"
+        )
+
+    # --- evaluation -------------------------------------------------------------------------------------------------
+
+    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        """Metrics over all held-out samples, each process a share; sums, so the split over batches does not matter."""
+        started = time.monotonic()
+        with self.session.spend(State.EVALUATE):
+            metrics = self._measure()
+        seconds = time.monotonic() - started
+        self.session.evaluations.add(seconds)
+        step = self.state.global_step
+        self.session.say("eval", step=step, total_steps=self.plan.total_steps, seconds=round(seconds, 3), **metrics)
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _measure(self) -> dict[str, float]:
+        samples = self.plan.validation
+        attempt = self.session.attempt
+        mine = sorted(range(attempt.rank, len(samples), attempt.world), key=lambda i: (-int(samples.lengths[i]), i))
+        model = self.accelerator.unwrap_model(self.model)
+        was_training = model.training
+        model.eval()
+        total = count = 0.0
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for batch in _chunks(mine, self.plan.eval_batch):
+                inputs = self._prepare_inputs(self.task.collate([samples[i] for i in batch]))
+                loss, things = self.task.measure(model, inputs)
+                total, count = total + loss, count + things
+                self.session.progress.touch()
+        model.train(was_training)
+        total, count = self.session.agreement.summed(total, count)
+        return self.task.metrics(total, count)
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """The library writes aside; only a commit moves it to where it counts."""
+        return str(self.checkpoints.staging)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Save, commit, rotate; returns when the checkpoint counts (or raises in every process).
+
+        Raises: Fenced, CheckpointError, OSError.
+        """
+        step = self.state.global_step
+        if self.session.committed is not None and self.session.committed.step == step:
+            return  # an evaluation and the clock may both ask at one step
+        started = time.monotonic()
+        self.session.progress.touch()
+        with self.session.spend(State.SAVE):
+            agreement = self.session.agreement
+            if self.session.attempt.leads:
+                self.checkpoints.prepare(step)
+            agreement.barrier()
+            super()._save_checkpoint(model, trial)
+            agreement.barrier()
+            self._commit(step)
+        seconds = time.monotonic() - started
+        self.session.saves.add(seconds)
+        self.session.progress.touch()
+        self.session.say("save", step=step, seconds=round(seconds, 3), path=f"checkpoints/checkpoint-{step}")
+
+    def _commit(self, step: int) -> None:
+        """Rank 0 commits and tells the others how it went, so that none waits for one that has failed."""
+        session = self.session
+        told: tuple[str, Any] = ("", None)
+        failure: BaseException | None = None
+        best = session.state.best
+        if best is not None and best.step == step and self.plan.tracks_best:
+            session.remember(best=replace(best, path=f"checkpoints/checkpoint-{step}"))
+        run_seconds = session.run_seconds()
+        session.remember(
+            step=step,
+            samples=self.plan.order.samples_until(step),
+            tokens=self.plan.order.tokens_until(step),
+            goodput={str(name): round(value, 3) for name, value in run_seconds.items()},
+        )
+        if session.attempt.leads:
+            try:
+                session.state.write(self.checkpoints.staging / f"checkpoint-{step}")
+                told = ("", self.checkpoints.commit(step, self._expected()).ref())
+                self._rotate()
+            except (Fenced, CheckpointError, OSError) as error:
+                failure = error
+                told = (f"{type(error).__name__}: {error}", isinstance(error, Fenced))
+        problem, result = session.agreement.from_first(told)
+        if failure is not None:
+            raise failure
+        if problem:
+            raise Fenced(problem) if result else CheckpointError(problem)
+        session.committed = result
+        session.committed_step_seconds = run_seconds[State.STEP]
+        session.progress.checkpoint_step, session.progress.checkpoint_at = step, result.saved_at.timestamp()
+
+    def _expected(self) -> list[str]:
+        world = self.session.attempt.world
+        ranks = [f"rng_state_{rank}.pth" for rank in range(world)] if world > 1 else ["rng_state.pth"]
+        return [*ranks, "trainer_state.json", "optimizer.pt", "scheduler.pt", "lifecycle.json"]
+
+    def restore_weights(self, folder: Path) -> None:
+        """Put a checkpoint's weights into the model, nothing else."""
+        self._load_from_checkpoint(str(folder))
+
+    # --- stop -------------------------------------------------------------------------------------------------------
+
+    def leave(self, code: StopCode) -> None:
+        """Note why the loop is left; a lost fence raises."""
+        self.session.raise_if_fenced(code)
+        if code is StopCode.NON_FINITE:
+            self._refuse_step("a process's loss is not finite", self.state.global_step)
+        self.session.stopped = code
+
+
+def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

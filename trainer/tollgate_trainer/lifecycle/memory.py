@@ -1,0 +1,24 @@
+"""What was being held when memory ran out."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any
+
+from tollgate_trainer.lifecycle.session import Session
+
+
+def situation(session: Session | None) -> dict[str, Any]:
+    """Peak memory in bytes, the step, and the batch's shape as far as they are known."""
+    import torch
+
+    found: dict[str, Any] = {"peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    if torch.cuda.is_available():
+        found["peak_gpu_bytes"] = torch.cuda.max_memory_allocated()
+        found["gpu_bytes"] = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    if session is not None:
+        found["step"] = (session.progress.step or 0) + 1
+        found["state"] = str(session.goodput.state)
+        found["topology"] = session.state.topology
+        found["max_seq_length"] = session.loaded.manifest.hyperparameters.max_seq_length
+    return found

@@ -1,0 +1,64 @@
+"""The processes of an attempt: device, process group, determinism. The first import of torch is here."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+import torch
+
+from tollgate.manifest.training_manifest import TrainingManifest
+from tollgate_trainer.lifecycle.attempt import Attempt
+from tollgate_trainer.refusal import ManifestRefused
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+
+
+def device_for(manifest: TrainingManifest, attempt: Attempt, in_pod: bool) -> tuple[torch.device, str | None]:
+    """(this process's device, what to say aloud about it).
+
+    A GPU target without a GPU runs on the CPU on a laptop, where the same manifest is tried out, and is refused in a
+    pod, where somebody pays for the GPU.
+    Raises: ManifestRefused.
+    """
+    if manifest.compute_target == "cpu":
+        return torch.device("cpu"), None
+    if torch.cuda.is_available():
+        device = torch.device("cuda", attempt.local_rank)
+        torch.cuda.set_device(device)
+        return device, None
+    if in_pod:
+        raise ManifestRefused(
+            f"compute_target is {manifest.compute_target}, but this pod has no usable GPU; use a profile with GPUs and an "
+            "image whose torch is built for them",
+            "compute_target",
+        )
+    return torch.device(
+        "cpu"
+    ), f"compute_target is {manifest.compute_target}, but there is no GPU here: training on the CPU"
+
+
+def join(attempt: Attempt, device: torch.device) -> None:
+    """Build the process group; a single process needs none and forgets torchrun's variables, so that no library builds one."""
+    if attempt.world == 1:
+        for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+            os.environ.pop(name, None)
+        return
+    backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
+
+
+def leave() -> None:
+    """Take the process group down, if there is one; all processes do it together."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def set_determinism(manifest: TrainingManifest) -> None:
+    """`reproducibility` and `tf32` as torch knows them. PYTHONHASHSEED and the cuBLAS workspace come from the launcher."""
+    asked = manifest.reproducibility
+    torch.use_deterministic_algorithms(asked.deterministic)
+    torch.backends.cudnn.deterministic = asked.deterministic
+    torch.backends.cudnn.benchmark = asked.cudnn_benchmark and not asked.deterministic
+    torch.backends.cuda.matmul.allow_tf32 = manifest.tf32
+    torch.backends.cudnn.allow_tf32 = manifest.tf32

@@ -1,0 +1,187 @@
+"""The model to train: made from a config with seeded weights, or loaded; with LoRA where the manifest asks for it."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tollgate.manifest.training_manifest import TrainingManifest
+from tollgate_trainer.models.digest import digest_of, inventory
+from tollgate_trainer.models.source import Source, model_source
+from tollgate_trainer.refusal import ManifestRefused, ModelRefused
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+Precision = str
+"""`fp32` or `bf16`, resolved."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model ready for training. base_digest: of what LoRA was put on, None without an adapter."""
+
+    model: PreTrainedModel
+    source: Source
+    precision: Precision
+    base_digest: str | None
+    parameters: int
+    trainable: int
+
+
+def precision_for(manifest: TrainingManifest, cuda: bool) -> Precision:
+    """The manifest's precision; `auto` (the default) is bf16 where the device has it, else fp32.
+
+    Raises: ManifestRefused for a precision that the device does not have.
+    """
+    import torch
+
+    asked = manifest.precision or "auto"
+    if asked == "auto":
+        return "bf16" if cuda and torch.cuda.is_bf16_supported() else "fp32"
+    if asked == "bf16" and cuda and not torch.cuda.is_bf16_supported():
+        raise ManifestRefused("this GPU has no bf16; use auto", "precision")
+    return asked
+
+
+def build(
+    manifest: TrainingManifest, dataset_root: Path, tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> Built:
+    """Make or load the model, seeded by `reproducibility.seed`, on the CPU; every process makes the same one.
+
+    Raises: ModelRefused, ManifestRefused.
+    """
+    import torch
+
+    source = model_source(manifest, dataset_root)
+    precision = precision_for(manifest, device.type == "cuda")
+    torch.manual_seed(manifest.reproducibility.seed)
+    if manifest.model.config is not None:
+        model = _from_config(manifest.model.config, tokenizer)
+    else:
+        # Frozen weights need no fp32 master copy; trained ones do.
+        halved = precision == "bf16" and manifest.adapter.type != "none" and device.type == "cuda"
+        model = _from_folder(source, torch.bfloat16 if halved else torch.float32)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelRefused(
+            f"the tokenizer has {len(tokenizer)} entries but the model only {rows} embeddings; use the model's own "
+            "tokenizer, or a larger vocab_size",
+            "model.tokenizer",
+        )
+    base_digest = None
+    if manifest.adapter.type == "lora":
+        base_digest = _weights_digest(model) if source.folder is None else digest_of(inventory(source.folder))
+        model = _with_lora(model, manifest)
+    if manifest.hyperparameters.gradient_checkpointing and manifest.adapter.type == "lora":
+        model.enable_input_require_grads()
+    parameters = sum(p.numel() for p in model.parameters())
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return Built(model, source, precision, base_digest, parameters, trainable)
+
+
+def _from_config(given: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    config = config_from(given, tokenizer)
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
+        raise ModelRefused(f"no model can be made from this config: {error}", "model.config") from error
+    return model.float()
+
+
+def config_from(given: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+    """The transformers config, with the tokenizer's size and marks where the manifest names none.
+
+    Raises: ModelRefused for an unknown model_type or key (naming the nearest), or a vocabulary below the tokenizer's.
+    """
+    from transformers import AutoConfig
+
+    values = dict(given)
+    model_type = values.pop("model_type", None)
+    if not isinstance(model_type, str):
+        raise ModelRefused('a config needs a model_type, for example "llama"', "model.config.model_type")
+    try:
+        known = set(AutoConfig.for_model(model_type).to_dict())
+    except ValueError as error:
+        raise ModelRefused(
+            f"transformers knows no model_type {model_type!r}; for example llama, qwen3, gpt2",
+            "model.config.model_type",
+        ) from error
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ModelRefused(f"a {model_type} config has no key {key!r}{hint}", f"model.config.{key}")
+    if values.setdefault("vocab_size", len(tokenizer)) < len(tokenizer):
+        raise ModelRefused(
+            f"vocab_size {values['vocab_size']} is below the tokenizer's {len(tokenizer)}", "model.config.vocab_size"
+        )
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        values.setdefault(name, getattr(tokenizer, name))
+    try:
+        config: PretrainedConfig = AutoConfig.for_model(model_type, **values)
+    except Exception as error:  # transformers validates with its own, private error types
+        raise ModelRefused(f"this is not a valid {model_type} config: {error}", "model.config") from error
+    return config
+
+
+def _from_folder(source: Source, dtype: torch.dtype) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            source.name,
+            revision=source.revision or "main",
+            dtype=dtype,
+            local_files_only=source.offline,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ModelRefused(
+            f"no causal language model could be loaded from {source.name}: {error}", "model.base"
+        ) from error
+    return model
+
+
+def _with_lora(model: PreTrainedModel, manifest: TrainingManifest) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    adapter = manifest.adapter
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=adapter.target_modules or "all-linear",
+        use_rslora=adapter.rslora,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        linear = sorted({name.rsplit(".", 1)[-1] for name, part in model.named_modules() if _is_linear(part)})
+        raise ModelRefused(
+            f"LoRA cannot be put on {adapter.target_modules}: {error}. Linear layers of this model: {', '.join(linear)}",
+            "adapter.target_modules",
+        ) from error
+
+
+def _is_linear(module: object) -> bool:
+    import torch
+
+    return isinstance(module, torch.nn.Linear)
+
+
+def _weights_digest(model: PreTrainedModel) -> str:
+    """Digest over the names and bytes of all weights, for a base that lies in no file."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        total.update(name.encode() + b"\0")
+        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return "sha256:" + total.hexdigest()

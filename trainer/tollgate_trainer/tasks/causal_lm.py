@@ -1,0 +1,63 @@
+"""Causal language modelling: predict the next token."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from tollgate_trainer.data.tokens import IGNORED, Sample
+from tollgate_trainer.tasks.protocol import Batch
+
+PAD_MULTIPLE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class CausalLM:
+    """The task for one tokenizer's padding token."""
+
+    pad_token_id: int
+
+    @property
+    def measured(self) -> dict[str, str]:
+        """Mean loss per predicted token (nats), its exponential, and how many tokens that is."""
+        return {"eval_loss": "min", "eval_perplexity": "min"}
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """input_ids, attention_mask, labels: [samples, longest], padded at the end to a multiple of 8."""
+        longest = max(len(sample.input_ids) for sample in samples)
+        width = -(-longest // PAD_MULTIPLE) * PAD_MULTIPLE
+        ids = torch.full((len(samples), width), self.pad_token_id, dtype=torch.long)
+        labels = torch.full((len(samples), width), IGNORED, dtype=torch.long)
+        mask = torch.zeros((len(samples), width), dtype=torch.long)
+        for row, sample in enumerate(samples):
+            length = len(sample.input_ids)
+            ids[row, :length] = torch.from_numpy(sample.input_ids)
+            labels[row, :length] = torch.from_numpy(sample.labels)
+            mask[row, :length] = 1
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+    def measure(self, model: Any, batch: Batch) -> tuple[float, float]:
+        """(sum of the negative log-likelihoods in nats, predicted tokens)."""
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+        targets = batch["labels"][:, 1:]
+        total = functional.cross_entropy(
+            logits[:, :-1].float().reshape(-1, logits.shape[-1]),
+            targets.reshape(-1),
+            ignore_index=IGNORED,
+            reduction="sum",
+        )
+        return float(total), float((targets != IGNORED).sum())
+
+    def metrics(self, loss_sum: float, count: float) -> dict[str, float]:
+        """eval_loss, eval_perplexity and eval_tokens; without a predicted token only the latter."""
+        if count == 0:
+            return {"eval_tokens": 0.0}
+        loss = loss_sum / count
+        # Beyond the largest double a perplexity has no number; the loss still says it.
+        perplexity = math.exp(loss) if loss < 700 else math.inf
+        return {"eval_loss": loss, "eval_perplexity": perplexity, "eval_tokens": count}
