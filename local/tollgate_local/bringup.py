@@ -39,6 +39,7 @@ def bring_up(record: Record, folder: StateFolder, programs: dict[str, Path], say
         controlplane.start(name, record, folder, programs)
     api = Api(record.server, folder.pki)
     api.wait_ready(120, folder.logs / "kube-apiserver.log")
+    _doubt_nodes(api)
     if isinstance(settings, LoopbackShape):
         kwok.release_nodes(api)
     for name in names[2:]:
@@ -62,6 +63,14 @@ def _bring_up_nodes(settings: NodeShape, folder: StateFolder, programs: dict[str
         say(f"starting node{number} (usually 3 to 5 s)")
         outer = node.start(settings, folder, number, programs, pause.tag)
         load(outer, programs["ctr"], pause)
+
+
+def _doubt_nodes(api: Api) -> None:
+    """Nodes of the last time still say that they are Ready; now they have to say it again."""
+    unknown = {"type": "Ready", "status": "Unknown", "reason": "ClusterRestarted"}
+    for item in api.get("/api/v1/nodes")["items"]:
+        path = f"/api/v1/nodes/{item['metadata']['name']}/status"
+        api.call("PATCH", path, {"status": {"conditions": [unknown]}}, "application/strategic-merge-patch+json")
 
 
 def _usable(api: Api, nodes: int) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from tollgate_local.api import ApiError
 from tollgate_local.cluster import Cluster, NodeShape, down, leftovers_of, up
-from tollgate_local.images import Image, python_image, trainer_image
+from tollgate_local.images import Image, operator_image, python_image, trainer_image
 from tollgate_local.testing import eventually, finished_pod, restricted_pod, site_volume
 
 pytestmark = pytest.mark.e2e
@@ -193,6 +193,16 @@ def test_the_trainer_image_runs_torch_from_the_environment_volume(
     )
     log = run(node_cluster, namespace, pod, seconds=240)
     assert log.count("sum 3.0") == 2, log
+
+
+def test_the_operator_image_has_all_that_the_operator_imports(node_cluster: Cluster, namespace: str) -> None:
+    image = operator_image()
+    node_cluster.import_image(image)
+    code = (
+        "import aiohttp, kopf, kubernetes, prometheus_client, pydantic, yaml, tollgate, tollgate_operator; print('ok')"
+    )
+    pod = restricted_pod("operator", image.tag, ["python3", "-c", code])
+    assert run(node_cluster, namespace, pod).strip() == "ok"
 
 
 def test_the_link_can_be_cut_and_mended(node_cluster: Cluster, server: str) -> None:
