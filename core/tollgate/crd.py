@@ -199,7 +199,7 @@ PROMOTION_POLICY = Kind(
         (): (
             Rule(
                 "size(self.metadata.name) <= 180",
-                "the name of a PromotionPolicy has at most 180 characters, so that the names of its ConfigMaps fit",
+                "a PromotionPolicy's name has at most 180 characters, so that the names of its ConfigMaps fit",
             ),
         ),
         ("spec",): (
@@ -209,8 +209,8 @@ PROMOTION_POLICY = Kind(
                 ".stages",
             ),
             Rule(
-                "self.stages.all(s, !has(s.requires) || s.requires.all(r,"
-                " self.stages.map(t, t.name).indexOf(r) < self.stages.map(t, t.name).indexOf(s.name)))",
+                "[self.stages.map(t, t.name)].all(names, self.stages.all(s, !has(s.requires) || s.requires.all(r,"
+                " names.indexOf(r) < names.indexOf(s.name))))",
                 "requires may only name earlier stages: stages stand in the order in which a model passes them",
                 ".stages",
             ),

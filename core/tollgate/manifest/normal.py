@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ from tollgate.manifest.errors import Problem, field_name
 from tollgate.manifest.reading import MAX_DEPTH, Path
 
 MAX_INTEGER = 2**53 - 1
+# kubectl cannot print these as YAML, and JSON writers differ in whether they escape them.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff\ud800-\udfff]")
 
 
 def normalise(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[Path, Problem]]]:
@@ -28,8 +31,8 @@ def _mapping(items: Mapping[str, Any], path: Path, found: list[tuple[Path, Probl
         inner = (*path, str(key))
         if not isinstance(key, str):
             _note(found, inner, key, "a key must be text", "Quote the key.")
-        elif not _has_bytes(key):
-            _note(found, path, key, "this key holds half of a surrogate pair", "Write the character itself.")
+        elif odd := _UNPRINTABLE.search(key):
+            _note(found, path, key, f"this key holds U+{ord(odd[0]):04X}, which is no character", "Remove it.")
         if value is not None:
             kept[str(key)] = _value(value, inner, found)
     return kept
@@ -47,8 +50,9 @@ def _value(value: Any, path: Path, found: list[tuple[Path, Problem]]) -> Any:
                 _note(found, (*path, index), None, "a list may not hold null", "Remove the item.")
         return [_value(item, (*path, index), found) for index, item in enumerate(value)]
     if isinstance(value, str):
-        if not _has_bytes(value):
-            _note(found, path, value, "this text holds half of a surrogate pair", "Write the character itself.")
+        if odd := _UNPRINTABLE.search(value):
+            message = f"this text holds U+{ord(odd[0]):04X}, a control character or half of a surrogate pair"
+            _note(found, path, value, message, "Remove it, or write the character itself.")
         return value
     if value is None or isinstance(value, bool):
         return value
@@ -78,14 +82,6 @@ def _number(value: int | float, path: Path, found: list[tuple[Path, Problem]]) -
         )
         return 0
     return int(value) if value == int(value) else value
-
-
-def _has_bytes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _note(found: list[tuple[Path, Problem]], path: Path, value: Any, message: str, fix: str) -> None:

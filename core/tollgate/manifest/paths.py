@@ -49,7 +49,11 @@ def resolve(root: Path, relative: str, field: str) -> Path:
     if problem := stray(field, relative):
         raise ManifestError(str(root), [problem])
     base = root.resolve()
-    target = (base / relative).resolve()
+    try:
+        target = (base / relative).resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop, until Python 3.13
+        message = f"this path cannot be followed below {base}: {error}"
+        raise ManifestError(str(root), [Problem(field, relative, message, "Mend the symbolic link.")]) from error
     if target != base and base not in target.parents:
         raise ManifestError(
             str(root),

@@ -208,14 +208,6 @@ class _Composer:
         text: str = event.value
         line = _line(event)
         if event.style:  # quoted or a block: text
-            if any("\ud800" <= character <= "\udfff" for character in text):
-                self._reading.note(
-                    path,
-                    text,
-                    "this text holds a surrogate, which kubectl refuses",
-                    "Write the character itself.",
-                    line,
-                )
             return text
         if why := disagreement(text):
             self._reading.note(

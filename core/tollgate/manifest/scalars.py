@@ -39,10 +39,6 @@ _DIFFERENT: tuple[tuple[re.Pattern[str], str], ...] = (
         "YAML 1.1 reads a number of base 60, YAML 1.2 reads text",
     ),
     (
-        re.compile(r"[-+]?(\.?[0-9]+_[0-9_]*(\.[0-9_]*)?|[0-9]+\.[0-9]*_[0-9_]*)([eE][-+]?[0-9]+)?"),
-        "YAML 1.1 and kubectl drop the underscores and read a number, YAML 1.2 reads text",
-    ),
-    (
         re.compile(
             r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}"
             r"(([Tt]|[ \t]+)[0-9]{1,2}:[0-9]{2}:[0-9]{2}(\.[0-9]*)?([ \t]*(Z|[-+][0-9]{1,2}(:?[0-9]{2})?))?)?"
@@ -52,12 +48,19 @@ _DIFFERENT: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"<<|="), "YAML 1.1 gives it a special meaning, YAML 1.2 reads text"),
 )
 
+# A number once its underscores are gone, wherever they stood: YAML 1.1 and kubectl differ in where they allow them.
+_NUMBER = re.compile(rf"{_FLOAT.pattern}|[-+]?0([xX][0-9a-fA-F]+|[oO][0-7]+|[bB][01]+)")
+
 Scalar = str | int | float | bool | None
 
 
 def disagreement(text: str) -> str | None:
     """Why readers disagree on this plain scalar, as half a sentence; None when they agree."""
-    return next((why for pattern, why in _DIFFERENT if pattern.fullmatch(text)), None)
+    if why := next((why for pattern, why in _DIFFERENT if pattern.fullmatch(text)), None):
+        return why
+    if "_" in text and text[0] in "+-.0123456789" and _NUMBER.fullmatch(text.replace("_", "")):
+        return "YAML 1.1 and kubectl drop the underscores and read a number, YAML 1.2 reads text"
+    return None
 
 
 def plain(text: str) -> Scalar:
