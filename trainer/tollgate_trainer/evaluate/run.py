@@ -6,6 +6,7 @@ of the output folder only; the rest is read-only for it.
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -73,8 +74,9 @@ class Request:
         )
 
 
-def main(environ: Mapping[str, str]) -> int:
+def main(environ: Mapping[str, str] | None = None) -> int:
     """Evaluate, leave the words in evaluation/outcome.json, refresh the report; returns the exit code."""
+    environ = os.environ if environ is None else environ
     root = Path(environ.get(Env.OUTPUT_ROOT, "")).absolute()
     try:
         request = Request.parse(environ)

@@ -1,0 +1,299 @@
+"""Evaluation with real models: an untrained one fails the gate that the trained one passes, and nothing is made up."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tollgate.api.promotion_policy import PromotionPolicySpec
+from tollgate.contract import Env, Files, LastWords
+from tollgate.gates import evidence, verdict
+from tollgate.manifest.loader import load_document
+from tollgate_trainer.data.documents import Document, Message
+from tollgate_trainer.evaluate import quality, run, suites
+from tollgate_trainer.refusal import DatasetRefused, ManifestRefused
+
+TOPICS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "knoll", "marsh", "oasis")
+STYLES = ("briefly", "in detail", "for a child", "with an example", "once more", "slowly", "in a poem", "as a list")
+PLACES = ("north", "south", "east", "west", "coast", "border", "island", "valley")
+
+POLICY = PromotionPolicySpec.model_validate(
+    {
+        "stages": [
+            {
+                "name": "staging",
+                "checks": [
+                    {"metric": "perplexity", "op": "<=", "threshold": 20, "minSamples": 20},
+                    {"metric": "quality_score", "op": ">=", "threshold": 0.2, "minSamples": 20},
+                ],
+            }
+        ]
+    }
+)
+
+
+def conversation(topic: str, style: str, place: str) -> dict[str, Any]:
+    question = f"Tell me {style} about the {topic} of the {place}."
+    first, second = (TOPICS[(TOPICS.index(topic) * 5 + shift) % len(TOPICS)] for shift in (3, 7))
+    answer = f"It is known for {first} and for {second}, and never without {first}."
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+@dataclass
+class Trained:
+    """An output folder with a finished model, and the environment to evaluate it."""
+
+    root: Path
+    environ: dict[str, str]
+
+    def copy(self, root: Path) -> Trained:
+        shutil.copytree(self.root, root)
+        old, new = str(self.root), str(root)
+        return Trained(root, {name: value.replace(old, new) for name, value in self.environ.items()})
+
+    def outcome(self) -> LastWords:
+        words = LastWords.parse((self.root / "output" / run.OUTCOME).read_text())
+        assert words is not None
+        return words
+
+    def verdicts(self) -> dict[str, str]:
+        summary = self.outcome().evaluation
+        assert summary is not None
+        expected = verdict.Expected(summary.model_digest, summary.manifest_digest)
+        gates = verdict.judge(POLICY, evidence.evaluation_status(summary), None, expected)
+        return {check.metric: check.verdict for check in gates[0].checks} | {"stage": gates[0].verdict}
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Trained]:
+    """A model that was trained for so many steps on conversations about topics, saved as the trainer does."""
+
+    def train(steps: int) -> Trained:
+        import torch
+
+        from tollgate_trainer.data import load_documents, tokenise_documents
+        from tollgate_trainer.models import finished, tokenizer
+        from tollgate_trainer.models.build import build
+
+        root = tmp_path_factory.mktemp("run")
+        lines = [json.dumps(conversation(t, s, p)) for t in TOPICS for s in STYLES for p in PLACES]
+        (root / "data").mkdir()
+        (root / "data/talks.jsonl").write_text("\n".join(lines))
+        manifest = {
+            "name": "talks",
+            "dataset": {"path": "talks.jsonl", "format": "chat"},
+            "model": {
+                "config": {
+                    "model_type": "llama",
+                    "vocab_size": 600,
+                    "hidden_size": 64,
+                    "intermediate_size": 128,
+                    "num_hidden_layers": 2,
+                    "num_attention_heads": 4,
+                }
+            },
+            "hyperparameters": {"max_seq_length": 96},
+        }
+        loaded = load_document(manifest, "test")
+        documents = load_documents(loaded.manifest, root / "data")
+        words = tokenizer.from_json(tokenizer.train(documents.train, 600))
+        splits = tokenise_documents(documents, words, loaded.manifest)
+        torch.manual_seed(0)
+        model = build(loaded.manifest, root / "data", words, torch.device("cpu")).model
+        optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+        for step in range(steps):
+            samples = [splits.train[(step * 16 + i) * 331 % len(splits.train)] for i in range(16)]
+            rows = [torch.from_numpy(sample.input_ids) for sample in samples]
+            targets = [torch.from_numpy(sample.labels) for sample in samples]
+            pad = torch.nn.utils.rnn.pad_sequence
+            loss = model(
+                input_ids=pad(rows, batch_first=True), labels=pad(targets, batch_first=True, padding_value=-100)
+            ).loss
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        record = {"manifest_digest": loaded.digest, "dataset_digest": documents.digest, "uid": "u1"}
+        digest = finished.save(model, words, root / "output", 1, record, None, None, None)
+        (root / "manifest.json").write_bytes(loaded.canonical)
+        environ = {
+            Env.RUN: "talks",
+            Env.UID: "u1",
+            Env.ATTEMPT: "1",
+            Env.MANIFEST: str(root / "manifest.json"),
+            Env.MANIFEST_SHA256: loaded.digest,
+            Env.DATASET_ROOT: str(root / "data"),
+            Env.OUTPUT_ROOT: str(root / "output"),
+            Env.MODEL_DIGEST: digest,
+            Env.ROLE: "evaluate",
+        }
+        return Trained(root, {str(name): value for name, value in environ.items()})
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def trained(make: Callable[[int], Trained]) -> Trained:
+    made = make(120)
+    assert run.main(made.environ) == 0
+    return made
+
+
+def test_an_untrained_model_fails_the_gate_that_the_trained_one_passes(
+    make: Callable[[int], Trained], trained: Trained
+) -> None:
+    untrained = make(0)
+    assert run.main(untrained.environ) == 0
+    assert untrained.verdicts()["stage"] == "Failed"
+    assert untrained.verdicts()["perplexity"] == "Failed"
+    assert trained.verdicts() == {"perplexity": "Passed", "quality_score": "Passed", "stage": "Passed"}
+
+
+def test_the_evidence_is_about_this_model_manifest_and_data_and_says_how_it_was_measured(trained: Trained) -> None:
+    summary = trained.outcome().evaluation
+    assert summary is not None
+    data = (trained.root / "output" / Files.EVIDENCE).read_bytes()
+    facts = evidence.parse_statement(data, summary.evidence_digest)
+    assert facts.model_digest == trained.environ[Env.MODEL_DIGEST]
+    assert facts.manifest_digest == trained.environ[Env.MANIFEST_SHA256]
+    assert facts.seeds == {"standard": 20}
+    assert {(scorer.name, scorer.version) for scorer in facts.scorers} == {("perplexity", "1"), ("quality_score", "1")}
+    for metric in facts.metrics:
+        assert metric.lower is not None
+        assert metric.upper is not None
+        assert metric.lower <= metric.value <= metric.upper
+        assert metric.confidence == 0.95
+        assert 20 <= metric.samples <= 300
+
+
+def test_the_same_model_is_measured_the_same_again(trained: Trained, tmp_path: Path) -> None:
+    again = trained.copy(tmp_path / "again")
+    assert run.main(again.environ) == 0
+    first, second = trained.outcome().evaluation, again.outcome().evaluation
+    assert first is not None
+    assert second is not None
+    assert (first.metrics, first.suite_digest) == (second.metrics, second.suite_digest)
+
+
+def test_a_stricter_confidence_widens_the_bounds_of_the_same_values(trained: Trained, tmp_path: Path) -> None:
+    strict = trained.copy(tmp_path / "strict")
+    assert run.main(strict.environ | {Env.CONFIDENCE: "0.999"}) == 0
+    loose_summary, strict_summary = trained.outcome().evaluation, strict.outcome().evaluation
+    assert loose_summary is not None
+    assert strict_summary is not None
+    for a, b in zip(loose_summary.metrics, strict_summary.metrics, strict=True):
+        assert a.value == b.value
+        assert b.confidence == 0.999
+        assert (b.lower or 0) < (a.lower or 0)
+        assert (b.upper or 0) > (a.upper or 0)
+
+
+def break_weights(made: Trained) -> None:
+    path = made.root / "output/model/model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def change_data(made: Trained) -> None:
+    with (made.root / "data/talks.jsonl").open("a") as file:
+        file.write("\n" + json.dumps(conversation("amber", "now", "here")))
+
+
+def remove_model(made: Trained) -> None:
+    shutil.rmtree(made.root / "output/model")
+
+
+def nothing(made: Trained) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("spoil", "environ", "reason", "message"),
+    [
+        (break_weights, {}, "ModelRefused", "changed after training: model.safetensors"),
+        (remove_model, {}, "ModelRefused", "no finished model"),
+        (change_data, {}, "DatasetRefused", "the model was trained on"),
+        (nothing, {Env.MODEL_DIGEST: "sha256:" + "0" * 64}, "ModelRefused", "is to be evaluated"),
+        (nothing, {Env.SUITES: "standard,unheard-of"}, "ManifestRefused", "known are standard"),
+        (nothing, {Env.CONFIDENCE: "95"}, "ManifestRefused", "TOLLGATE_CONFIDENCE=95"),
+    ],
+)
+def test_what_is_not_what_was_asked_for_is_refused_and_leaves_no_evidence(
+    trained: Trained,
+    tmp_path: Path,
+    spoil: Callable[[Trained], None],
+    environ: dict[str, str],
+    reason: str,
+    message: str,
+) -> None:
+    made = trained.copy(tmp_path / "spoilt")
+    (made.root / "output" / Files.EVIDENCE).unlink()
+    spoil(made)
+    assert run.main(made.environ | environ) == 64
+    words = made.outcome()
+    assert words.error is not None
+    assert (words.outcome, words.reason) == ("failed", reason)
+    assert message in words.error.message
+    assert not (made.root / "output" / Files.EVIDENCE).exists()
+
+
+def documents(count: int) -> list[Document]:
+    return [
+        Document(
+            f"q {i}\nthe answer {i}", f"d:{i}", (Message("user", f"q {i}"), Message("assistant", f"the answer {i}"))
+        )
+        for i in range(count)
+    ]
+
+
+def test_questions_do_not_depend_on_the_order_of_the_documents_and_ask_each_only_once() -> None:
+    pool = documents(40)
+    asked = quality.questions(pool, 10, 1)
+    turned = quality.questions(list(reversed(pool)), 10, 1)
+    by_id = {question.pair.document.hash: question.answers for question in asked}
+    assert {question.pair.document.hash: question.answers for question in turned} == by_id
+    assert len(by_id) == 10
+    for question in asked:
+        assert question.answers[0] == question.pair.answer
+        assert len(set(question.answers)) == quality.OPTIONS
+
+
+def test_too_few_different_answers_are_an_error_not_a_score() -> None:
+    with pytest.raises(DatasetRefused, match="give 3 different answers"):
+        quality.questions(documents(3), 10, 1)
+
+
+@pytest.mark.parametrize(
+    ("document", "question", "answer"),
+    [
+        (Document("What is it?\nA long answer.\nMore.", "d"), "What is it?", "A long answer.\nMore."),
+        (Document("one line only with eight words in it", "d"), "one line only with", "eight words in it"),
+        (Document("yes\nno", "d"), None, None),
+    ],
+)
+def test_a_text_is_cut_into_question_and_answer(document: Document, question: str | None, answer: str | None) -> None:
+    found = quality.pair(document)
+    assert (found.question if found else None, found.answer if found else None) == (question, answer)
+
+
+def test_an_evaluator_of_another_package_is_found_by_its_entry_point() -> None:
+    point = EntryPoint("my_score", "tollgate_trainer.evaluate.perplexity:Perplexity", "tollgate.evaluators")
+    (task,) = suites.tasks(["my_score"], [point])
+    assert task.evaluator.name == "perplexity"
+
+
+def test_an_evaluator_that_can_t_be_loaded_is_an_error() -> None:
+    point = EntryPoint("my_score", "no_such_package:Score", "tollgate.evaluators")
+    with pytest.raises(ManifestRefused, match="'my_score' of no_such_package:Score can't be loaded"):
+        suites.tasks(["my_score"], [point])
+
+
+def test_a_suite_asked_for_twice_measures_once() -> None:
+    assert len(suites.tasks(["standard", "standard"])) == 2
