@@ -8,15 +8,10 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
-
 from tollgate_operator.lease import Timing
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
-
-LogFormat = Literal["json", "text"]
-
 
 class SettingsError(ValueError):
     """A setting that cannot be; the message names the flag and the fix."""
@@ -39,8 +34,6 @@ class Settings:
     price_book: tuple[str, str] | None = None
     kubeconfig: str | None = None
     context: str | None = None
-    log_format: LogFormat = "json"
-    log_level: str = "INFO"
 
     @property
     def watches_lease(self) -> bool:
