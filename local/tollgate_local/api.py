@@ -5,13 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tollgate_local.errors import LocalError, StartError
+from tollgate_local.errors import LocalError
 
 __all__ = ["Api", "ApiError"]
 
@@ -85,14 +84,6 @@ class Api:
             return self.call("GET", "/readyz", timeout=timeout)[0] == 200
         except OSError:
             return False
-
-    def wait_ready(self, seconds: float, log: Path) -> None:
-        """Wait for /readyz. Raises: StartError naming the log."""
-        deadline = time.monotonic() + seconds
-        while not self.ready():
-            if time.monotonic() > deadline:
-                raise StartError(f"the API server was not ready within {seconds:.0f} s; its log is {log}")
-            time.sleep(0.05)
 
     def _checked(self, method: str, path: str, body: object = None, content: str = "application/json") -> Any:
         status, answer = self.call(method, path, body, content)

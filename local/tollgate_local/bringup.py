@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tollgate_local import controlplane, host, kwok, node
+from tollgate_local import controlplane, host, kwok, node, processes
 from tollgate_local.api import Api
 from tollgate_local.errors import StartError
 from tollgate_local.images.load import load, pause_image
@@ -14,7 +14,7 @@ from tollgate_local.progress import Say
 from tollgate_local.settings import LoopbackShape, NodeShape
 from tollgate_local.state import Record, StateFolder
 
-__all__ = ["bring_up"]
+__all__ = ["bring_up", "wait"]
 
 
 def bring_up(record: Record, folder: StateFolder, programs: dict[str, Path], say: Say) -> None:
@@ -38,7 +38,7 @@ def bring_up(record: Record, folder: StateFolder, programs: dict[str, Path], say
     for name in names[:2]:  # etcd and the API server; the others would only log that they wait for it
         controlplane.start(name, record, folder, programs)
     api = Api(record.server, folder.pki)
-    api.wait_ready(120, folder.logs / "kube-apiserver.log")
+    wait(api.ready, 120, folder, "the API server is ready")
     _doubt_nodes(api)
     if isinstance(settings, LoopbackShape):
         kwok.release_nodes(api)
@@ -53,7 +53,7 @@ def bring_up(record: Record, folder: StateFolder, programs: dict[str, Path], say
         expected = [f"fake-{number}" for number in range(settings.nodes)]
         kwok.add_nodes(api, expected, settings.node_labels, settings.node_capacity, {})
         wanted = settings.nodes if settings.kwok else 0
-    _wait(lambda: _usable(api, wanted), 120, f"nodes and the default ServiceAccount; logs are in {folder.logs}")
+    wait(lambda: _usable(api, wanted), 120, folder, "nodes are Ready and pods can be created")
     say(f"up in {time.monotonic() - began:.1f} s: {record.server}")
 
 
@@ -81,9 +81,16 @@ def _usable(api: Api, nodes: int) -> bool:
     return sum(c["type"] == "Ready" and c["status"] == "True" for c in found) >= nodes
 
 
-def _wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
+def wait(condition: Callable[[], bool], seconds: float, folder: StateFolder, what: str) -> None:
+    """Wait for a condition, but no longer than every server lives.
+
+    Raises: StartError with the last words of the server that ended, or after `seconds`.
+    """
     deadline = time.monotonic() + seconds
     while not condition():
+        for name, process in processes.read_records(folder.root).items():
+            if not processes.alive(process):
+                raise StartError(f"{name} ended: {processes.last_words(folder.logs / f'{name}.log')}")
         if time.monotonic() > deadline:
-            raise StartError(f"not there after {seconds:.0f} s: {what}")
-        time.sleep(0.1)
+            raise StartError(f"not after {seconds:.0f} s: {what}; the logs are in {folder.logs}")
+        time.sleep(0.05)

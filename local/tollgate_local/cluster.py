@@ -13,7 +13,7 @@ from pathlib import Path
 from tollgate_local import controlplane, host, kwok, node, processes
 from tollgate_local.api import Api
 from tollgate_local.binaries import binary, ensure_binaries
-from tollgate_local.bringup import bring_up
+from tollgate_local.bringup import bring_up, wait
 from tollgate_local.cache import locked
 from tollgate_local.errors import LocalError, NotRunningError, UnsupportedError
 from tollgate_local.images.archive import Image
@@ -145,7 +145,7 @@ class Cluster:
                 kwok.release_nodes(self.api)
             controlplane.start(name, self.record, self._folder, _programs(self.settings, quiet))
         if name == "kube-apiserver":
-            self.api.wait_ready(60, self.logs / "kube-apiserver.log")
+            wait(self.api.ready, 60, self._folder, "the API server is ready")
 
     def node_exec(
         self, command: Sequence[str], *, node_name: str = "node1", check: bool = True, timeout: float = 60.0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import socket
 from pathlib import Path
 
 from tollgate_local import kwok, processes, servers
-from tollgate_local.errors import LocalError
+from tollgate_local.errors import LocalError, StartError
 from tollgate_local.pki import Authority, service_account_key
 from tollgate_local.settings import LoopbackShape, NodeShape, Shape
 from tollgate_local.state import Ports, Record, StateFolder
@@ -28,12 +30,25 @@ def server_names(settings: Shape) -> tuple[str, ...]:
 
 def choose_ports(settings: Shape) -> Ports:
     """Free ports on 127.0.0.1; the API server's is fixed in the node shape, where only the link can reach it."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(5)]  # all open at once: five different ports
-    free = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
+    free = _free_ports(5)
     api = settings.port if isinstance(settings, NodeShape) else free[4]
     return Ports(api, *free[:4])
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports below the range from which the kernel takes clients' own ports.
+
+    From inside that range, a client that retries while its server is stopped can end up connected to itself, and
+    then the server cannot start again.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    found: list[int] = []
+    for port in random.sample(range(10000, max(lowest, 20000)), 2000):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise StartError(f"fewer than {count} ports between 10000 and {lowest} are free on 127.0.0.1")
 
 
 def write_pki(record: Record, folder: StateFolder) -> None:

@@ -132,7 +132,8 @@ def _wait_init(outer: processes.Process, folder: StateFolder) -> int:
             return init_pid(outer)
         except NotRunningError as error:
             if time.monotonic() > deadline or not processes.alive(outer):
-                raise StartError(f"{outer.name} did not start: {_tail(folder.logs / f'{outer.name}.log')}") from error
+                words = processes.last_words(folder.logs / f"{outer.name}.log")
+                raise StartError(f"{outer.name} did not start: {words}") from error
             time.sleep(0.01)
 
 
@@ -142,7 +143,8 @@ def _wait_containerd(outer: processes.Process, folder: StateFolder) -> None:
     while not socket.exists():
         if time.monotonic() > deadline or not processes.alive(outer):
             logs = [folder.logs / f"{outer.name}.log", folder.logs / f"{outer.name}-containerd.log"]
-            raise StartError(f"containerd of {outer.name} did not start: " + "; ".join(_tail(log) for log in logs))
+            words = "; ".join(processes.last_words(log) for log in logs)
+            raise StartError(f"containerd of {outer.name} did not start: {words}")
         time.sleep(0.05)
 
 
@@ -154,8 +156,3 @@ def _nudge_until(outer: processes.Process, folder: StateFolder, server: str, *, 
         if time.monotonic() > deadline:
             raise StartError(f"{server} of {outer.name} did not {'start' if running else 'stop'} within 15 s")
         time.sleep(0.02)
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    return f"{log} ends with: {' | '.join(lines[-3:]) or 'nothing'}"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tollgate_local.errors import StartError
 
-__all__ = ["Process", "alive", "boot_id", "end", "marked", "read_records", "start_server", "wait_gone"]
+__all__ = ["Process", "alive", "boot_id", "end", "last_words", "marked", "read_records", "start_server", "wait_gone"]
 
 MARK = "TOLLGATE_LOCAL_CLUSTER_OF"
 """The variable in every server's environment that names the cluster's state folder."""
@@ -113,6 +113,12 @@ def wait_gone(process: Process, seconds: float) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+def last_words(log: Path) -> str:
+    """Where a log is and its last three lines, for an error message."""
+    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    return f"{log} ends with: {' | '.join(lines[-3:])[-1200:] or 'nothing'}"
 
 
 def marked(state: Path) -> Iterator[Process]:
