@@ -30,7 +30,7 @@ def ensure_binaries(names: Iterable[str], say: Say) -> dict[str, Path]:
     if missing:
         go = _go(missing)
         if len(missing) > 1:
-            say(f"building {len(missing)} programs, once, into {cache_folder('bin')} (6 to 8 min for all on 2 cores)")
+            say(f"building {len(missing)} programs, once, into {cache_folder('bin')} (8 to 10 min for all on 2 cores)")
         for program in missing:
             _build(go, program, say)
     return {name: path or _built(_program(name)) for name, path in found.items()}

@@ -47,7 +47,7 @@ def local() -> None:
     """A Kubernetes cluster of your own on this machine.
 
     The API server, controllers, scheduler, and in the node shape kubelet and container runtime are the real ones,
-    built once from pinned sources (6 to 8 minutes on 2 cores); after that `up` takes seconds. Nothing listens beyond
+    built once from pinned sources (8 to 10 minutes on 2 cores); after that `up` takes seconds. Nothing listens beyond
     this machine, and `down` leaves nothing behind.
     """
 

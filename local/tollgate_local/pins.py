@@ -52,9 +52,9 @@ _ALL = (
         _CONTAINERD_FLAGS,
         "10 s",
     ),
-    Program("coredns", "coredns", ".", _STRIPPED, "1 min"),
+    Program("coredns", "coredns", ".", _STRIPPED, "1 to 2 min"),
     Program("pause", "pause", ".", _STRIPPED, "2 s"),
-    Program("helm", "helm", "helm.sh/helm/v4/cmd/helm", _HELM_FLAGS, "1.5 min"),
+    Program("helm", "helm", "helm.sh/helm/v4/cmd/helm", _HELM_FLAGS, "1.5 to 3 min"),
 )
 
 PROGRAMS = {program.name: program for program in _ALL}
