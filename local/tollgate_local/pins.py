@@ -42,7 +42,11 @@ _ALL = (
     Program("kubelet", "controlplane", "k8s.io/kubernetes/cmd/kubelet", _KUBE_FLAGS, "30 s"),
     Program("kube-proxy", "controlplane", "k8s.io/kubernetes/cmd/kube-proxy", _KUBE_FLAGS, "10 s"),
     Program(
-        "containerd", "containerd", "github.com/containerd/containerd/v2/cmd/containerd", _CONTAINERD_FLAGS, "1 min"
+        "containerd",
+        "containerd",
+        "github.com/containerd/containerd/v2/cmd/containerd",
+        _CONTAINERD_FLAGS,
+        "1 to 2 min",
     ),
     Program("ctr", "containerd", "github.com/containerd/containerd/v2/cmd/ctr", _CONTAINERD_FLAGS, "10 s"),
     Program(
