@@ -26,7 +26,7 @@ DnsSubdomain = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
 def camel(name: str) -> str:
     """`spent_usd` -> `spentUSD`, `job_uid` -> `jobUID`: initialisms as Kubernetes writes them."""
     text = to_camel(name)
-    for short, full in (("Usd", "USD"), ("Uid", "UID")):
+    for short, full in (("Usd", "USD"), ("Uid", "UID"), ("Uri", "URI")):
         text = text.replace(short, full)
     return text
 
