@@ -19,9 +19,8 @@ from tollgate.contract import Env, LastWords
 from tollgate.manifest.loader import load_document
 from tollgate_trainer.lifecycle.lease import Holder, Lease
 
-WORDS = (
-    "gate toll road bridge river lane ticket driver night morning early late open close count carry weigh pass wait turn"
-).split()
+REPOSITORY = Path(__file__).resolve().parents[1]
+WORDS = "gate toll road bridge river lane ticket driver night morning early late open close count carry".split()  # noqa: SIM905
 
 TINY_LLAMA = {
     "model_type": "llama",
@@ -102,6 +101,7 @@ class Gang:
         self.output.mkdir(exist_ok=True)
         return {
             **os.environ,
+            "PYTHONPATH": os.pathsep.join(str(REPOSITORY / part) for part in ("core", "cli", "operator", "trainer", "local")),
             "OMP_NUM_THREADS": "1",
             "PYTHONHASHSEED": "0",
             "TOKENIZERS_PARALLELISM": "false",

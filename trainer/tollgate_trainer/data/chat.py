@@ -7,7 +7,7 @@ rendering begins with the one before (checked per document).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tollgate_trainer.data.documents import Document
 from tollgate_trainer.refusal import DatasetRefused, ModelRefused
@@ -50,7 +50,7 @@ def _turns(document: Document) -> list[dict[str, str]]:
 
 
 def _marked(document: Document, tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[list[int], list[bool]]:
-    encoded = tokenizer.apply_chat_template(
+    encoded: Any = tokenizer.apply_chat_template(
         _turns(document), chat_template=template, return_dict=True, return_assistant_tokens_mask=True
     )
     mask = [bool(flag) for flag in encoded["assistant_masks"]]

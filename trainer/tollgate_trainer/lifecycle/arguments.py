@@ -16,6 +16,7 @@ from tollgate_trainer.data.splits import Splits
 from tollgate_trainer.lifecycle.batching import Batching, total_steps, warmup_steps
 from tollgate_trainer.lifecycle.loop import Plan
 from tollgate_trainer.lifecycle.processes import COLLECTIVE_TIMEOUT
+from tollgate_trainer.lifecycle.state import Mode
 from tollgate_trainer.refusal import ManifestRefused
 from tollgate_trainer.tasks.protocol import Task
 
@@ -58,7 +59,7 @@ def plan_for(manifest: TrainingManifest, splits: Splits, batching: Batching, tas
     )
 
 
-def _best(manifest: TrainingManifest, task: Task, held_out: bool) -> tuple[str, str]:
+def _best(manifest: TrainingManifest, task: Task, held_out: bool) -> tuple[str, Mode]:
     early, keep = manifest.early_stopping, manifest.checkpoint
     asked = [("early_stopping.metric", early.metric)] if early else []
     asked += [("checkpoint.metric", keep.metric)] if keep.keep_best else []

@@ -69,10 +69,10 @@ class Goodput:
         finally:
             self.switch(left)
 
-    def seconds(self) -> dict[State, float]:
+    def seconds(self) -> dict[str, float]:
         """Seconds per state until now."""
         with self._lock:
-            result = dict(self._seconds)
+            result: dict[str, float] = dict(self._seconds.items())
             result[self._state] += self._clock() - self._since
         return result
 

@@ -71,19 +71,20 @@ class Heartbeat:
                 print(f"tollgate: heartbeat could not be written: {error}", flush=True)
 
 
-def last_before(output_root: Path, attempt: int) -> Beat | None:
-    """The last beat of the newest attempt before this one, None when there was none that can be read."""
+def last_beat(output_root: Path, attempt: int, uid: str) -> Beat | None:
+    """The last beat of this run up to this attempt; None when there was none that can be read.
+
+    A suspended attempt comes back under the same number, so its own earlier beat counts too.
+    """
     folder = output_root / "logs"
     if not folder.is_dir():
         return None
-    numbers = sorted(
-        (int(match[1]) for path in folder.iterdir() if (match := _NAME.match(path.name)) and int(match[1]) < attempt),
-        reverse=True,
-    )
-    for number in numbers:
+    numbers = (int(match[1]) for path in folder.iterdir() if (match := _NAME.match(path.name)))
+    for number in sorted((number for number in numbers if number <= attempt), reverse=True):
         try:
-            document = json.loads((folder / f"heartbeat-{number}.json").read_text(encoding="utf-8"))
-            return Beat(**document)
+            beat = Beat(**json.loads((folder / f"heartbeat-{number}.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             continue  # a beat that was cut off tells nothing; an earlier one still does
+        if beat.uid == uid:
+            return beat
     return None

@@ -20,6 +20,7 @@ from tollgate_trainer.lifecycle.goodput import State
 from tollgate_trainer.lifecycle.lease import Fenced
 from tollgate_trainer.lifecycle.outcome import NonFinite
 from tollgate_trainer.lifecycle.session import Session
+from tollgate_trainer.lifecycle.state import Mode
 from tollgate_trainer.lifecycle.stop import StopCode
 from tollgate_trainer.tasks.protocol import Task
 
@@ -40,7 +41,7 @@ class Plan:
     keep_last: int
     keep_best: int
     best_metric: str
-    best_mode: str
+    best_mode: Mode
     min_delta: float
     patience: int | None
     eval_batch: int
@@ -70,8 +71,8 @@ class TrainingLoop(Trainer):
             model=model,
             args=args,
             data_collator=task.collate,
-            train_dataset=plan.train,  # type: ignore[arg-type]  # any sequence with a length will do
-            eval_dataset=plan.validation if len(plan.validation) else None,  # type: ignore[arg-type]
+            train_dataset=plan.train,
+            eval_dataset=plan.validation if len(plan.validation) else None,
             processing_class=tokenizer,
         )
         self.session = session
@@ -111,7 +112,7 @@ class TrainingLoop(Trainer):
 
         Raises: NonFinite before the optimizer sees the gradients.
         """
-        norm = super()._get_grad_norm(model, grad_norm)
+        norm: Any = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
         self.last_grad_norm = float(norm)
         if not math.isfinite(self.last_grad_norm):
             self._refuse_step(f"the gradient norm is {self.last_grad_norm}", self.state.global_step + 1)

@@ -48,7 +48,7 @@ class StepEnd(TrainerCallback):
             folder = attempt.output_root / "logs" / "losses"
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"attempt-{attempt.number}-rank-{attempt.rank}.jsonl"
-            self._losses = path.open("w", encoding="utf-8", buffering=1)
+            self._losses = path.open("a", encoding="utf-8", buffering=1)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The order of the coming epoch."""
@@ -91,8 +91,9 @@ class StepEnd(TrainerCallback):
         value = evaluated.metrics[name]
         if not math.isfinite(value):
             self.session.say("warning", step=state.global_step, message=f"{name} is {value}; it never counts as best")
-        mode = "min" if self.plan.best_mode == "min" else "max"
-        self.session.state, better = after_evaluation(self.session.state, evaluated, name, mode, self.plan.min_delta)
+        self.session.state, better = after_evaluation(
+            self.session.state, evaluated, name, self.plan.best_mode, self.plan.min_delta
+        )
         self.session.progress.eval_loss = evaluated.metrics.get("eval_loss")
         if self.plan.tracks_best and better:
             control.should_save = True

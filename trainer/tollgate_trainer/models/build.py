@@ -66,7 +66,8 @@ def build(
         # Frozen weights need no fp32 master copy; trained ones do.
         halved = precision == "bf16" and manifest.adapter.type != "none" and device.type == "cuda"
         model = _from_folder(source, torch.bfloat16 if halved else torch.float32)
-    rows = model.get_input_embeddings().weight.shape[0]
+    embeddings: Any = model.get_input_embeddings()
+    rows = int(embeddings.weight.shape[0])
     if len(tokenizer) > rows:
         raise ModelRefused(
             f"the tokenizer has {len(tokenizer)} entries but the model only {rows} embeddings; use the model's own "
@@ -78,7 +79,8 @@ def build(
         base_digest = _weights_digest(model) if source.folder is None else digest_of(inventory(source.folder))
         model = _with_lora(model, manifest)
     if manifest.hyperparameters.gradient_checkpointing and manifest.adapter.type == "lora":
-        model.enable_input_require_grads()
+        prepare: Any = model.enable_input_require_grads
+        prepare()
     parameters = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return Built(model, source, precision, base_digest, parameters, trainable)
@@ -88,11 +90,12 @@ def _from_config(given: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> P
     from transformers import AutoModelForCausalLM
 
     config = config_from(given, tokenizer)
+    make: Any = AutoModelForCausalLM.from_config
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        model: PreTrainedModel = make(config, dtype="float32")
     except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
         raise ModelRefused(f"no model can be made from this config: {error}", "model.config") from error
-    return model.float()
+    return model
 
 
 def config_from(given: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
@@ -153,7 +156,8 @@ def _with_lora(model: PreTrainedModel, manifest: TrainingManifest) -> Any:
     from peft import LoraConfig, get_peft_model
 
     adapter = manifest.adapter
-    config = LoraConfig(
+    make: Any = LoraConfig  # its alpha is typed as int, but any number will do
+    config = make(
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,

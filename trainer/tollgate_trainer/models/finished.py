@@ -18,6 +18,9 @@ from tollgate_trainer.refusal import ModelRefused
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+COMPLETED = "Completed"
+"""The reason of an attempt whose model is finished."""
+
 BASE_FILE = "base.json"
 """Beside an adapter: the base's folder as the manifest names it, where it was, and its digest."""
 
@@ -74,16 +77,15 @@ def save(
     An adapter on a saved base is stored as adapter plus a reference to its base; an adapter on weights that lie in no
     file is merged, so that the folder stands by itself.
     Args: record: manifest_digest, dataset_digest and whatever else is to be known about the training; base: where
-    an adapter's base lies, None without adapter.
+    an adapter's base lies, None without an adapter.
     """
     staging = root / f".model-{attempt}"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     to_save: Any = model
-    if hasattr(model, "merge_and_unload") and (base is None or base.folder is None) and (base is None or base.offline):
-        to_save = model.merge_and_unload()
-    elif hasattr(model, "merge_and_unload"):
-        assert base is not None
+    if base is not None and base.folder is None and base.hub_id is None:
+        to_save = to_save.merge_and_unload()
+    elif base is not None:
         reference = {"base": base_name, "found_at": base.name, "revision": base.revision, "digest": base_digest}
         (staging / BASE_FILE).write_text(json.dumps(reference, indent=1) + "\n", encoding="utf-8")
     to_save.save_pretrained(staging)
@@ -124,7 +126,7 @@ def load_finished(model_dir: Path, dataset_root: Path | None = None) -> tuple[Pr
         raise ModelRefused(f"{model_dir} holds no trained model")
     tokenizer = tokenizers.load(Source(folder=model_dir))
     if not (model_dir / "adapter_config.json").is_file():
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             model_dir, dtype=torch.float32, local_files_only=True, trust_remote_code=False
         )
         return model.eval(), tokenizer

@@ -56,7 +56,8 @@ def from_json(text: str) -> PreTrainedTokenizerBase:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer: Any = PreTrainedTokenizerFast(
+    make: Any = PreTrainedTokenizerFast
+    tokenizer: PreTrainedTokenizerBase = make(
         tokenizer_object=Tokenizer.from_str(text),
         pad_token=PAD,
         bos_token=BEGIN,
@@ -80,6 +81,8 @@ def load(source: Source, field: str = "model.tokenizer") -> PreTrainedTokenizerB
         )
     except (OSError, ValueError, ImportError) as error:
         raise ModelRefused(f"no tokenizer could be loaded from {source.name}: {error}", field) from error
+    for name in ("is_local", "local_files_only"):  # how it was loaded is no part of what it is, and would be saved
+        tokenizer.init_kwargs.pop(name, None)
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token is None:
             raise ModelRefused(

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from tollgate_trainer.data.tokens import IGNORED, Sample
+from tollgate_trainer.lifecycle.state import Mode
 from tollgate_trainer.tasks.protocol import Batch
 
 PAD_MULTIPLE = 8
@@ -23,7 +24,7 @@ class CausalLM:
     pad_token_id: int
 
     @property
-    def measured(self) -> dict[str, str]:
+    def measured(self) -> dict[str, Mode]:
         """Mean loss per predicted token (nats), its exponential, and how many tokens that is."""
         return {"eval_loss": "min", "eval_perplexity": "min"}
 

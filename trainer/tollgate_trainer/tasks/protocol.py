@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tollgate_trainer.lifecycle.state import Mode
+
 if TYPE_CHECKING:
     import torch
 
@@ -29,6 +31,6 @@ class Task(Protocol):
         ...
 
     @property
-    def measured(self) -> dict[str, str]:
+    def measured(self) -> dict[str, Mode]:
         """The metrics that `metrics` can give, each with `min` or `max` for what is better."""
         ...

@@ -1,0 +1,215 @@
+"""A training from its newest checkpoint to its last words: what happens, in the order in which it happens."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, cast
+
+import torch
+import transformers
+from transformers import PrinterCallback
+
+from tollgate.contract import Files, LastWords
+from tollgate_trainer.data import Documents, Splits, tokenise_documents
+from tollgate_trainer.lifecycle.arguments import plan_for, topology, training_arguments
+from tollgate_trainer.lifecycle.batching import Batching, batching
+from tollgate_trainer.lifecycle.checkpoints import Checkpoints, Found, Identity, committed, newest_valid
+from tollgate_trainer.lifecycle.ending import finish, stopped
+from tollgate_trainer.lifecycle.goodput import State, without_lost_steps
+from tollgate_trainer.lifecycle.heartbeat import Beat
+from tollgate_trainer.lifecycle.loop import Plan, TrainingLoop
+from tollgate_trainer.lifecycle.rotation import Rotation
+from tollgate_trainer.lifecycle.session import Session
+from tollgate_trainer.lifecycle.state import LifecycleState
+from tollgate_trainer.lifecycle.step_end import StepEnd
+from tollgate_trainer.lifecycle.stop import StopCode
+from tollgate_trainer.models import tokenizer as tokenizers
+from tollgate_trainer.models.build import Built, build
+from tollgate_trainer.models.source import Source, tokenizer_source
+from tollgate_trainer.refusal import OutputRefused
+from tollgate_trainer.tasks.causal_lm import CausalLM
+
+
+class Run:
+    """From the newest checkpoint to the last words, in one process."""
+
+    def __init__(
+        self, session: Session, documents: Documents, source: Source, device: torch.device, beat: Beat | None
+    ) -> None:
+        self.session = session
+        self.documents = documents
+        self.source = source
+        self.device = device
+        self.beat = beat
+        self.manifest = session.loaded.manifest
+        self.root = session.attempt.output_root
+
+    def train(self) -> LastWords:
+        """Everything from finding the newest checkpoint to the finished model."""
+        session, goodput = self.session, self.session.goodput
+        goodput.switch(State.RESTORE)
+        resumed = self._find_checkpoint()
+        self._book_earlier_attempts(resumed)
+        if (code := self._stop_before_start()) is not StopCode.NONE:
+            return stopped(session)
+        batches = batching(
+            self.manifest,
+            session.attempt.world,
+            session.attempt.replan,
+            resumed.commit.samples_per_step if resumed else None,
+        )
+        self._go_to(State.DATA)
+        tokenizer = self._tokenizer(resumed)
+        splits = tokenise_documents(self.documents, tokenizer, self.manifest)
+        session.say("data", digest=splits.digest, **{name: asdict(stats) for name, stats in splits.stats.items()})
+        self._go_to(State.LOAD)
+        built = build(self.manifest, session.attempt.dataset_root, tokenizer, self.device)
+        loop = self._loop(splits, batches, built, tokenizer, resumed)
+        if (code := self._stop_before_start()) is not StopCode.NONE:
+            return stopped(session)
+        exhausted = self._steps(loop, resumed)
+        if session.stopped is not StopCode.NONE:
+            return stopped(session)
+        return finish(loop, built, tokenizer, self.source, exhausted)
+
+    # --- before the first step --------------------------------------------------------------------------------------
+
+    def _go_to(self, state: State) -> None:
+        self.session.goodput.switch(state)
+        self.session.progress.touch()
+
+    def _find_checkpoint(self) -> Found | None:
+        """The newest valid checkpoint, looked for by one process and told to all."""
+        session = self.session
+        found = None
+        if session.attempt.leads:
+
+            def report(one: Found, problem: str) -> None:
+                session.say(
+                    "warning", step=one.commit.step, message=f"checkpoint {one.commit.step} is not used: {problem}"
+                )
+
+            found = newest_valid(self.root / Files.CHECKPOINTS, report)
+            if found is None and committed(self.root / Files.CHECKPOINTS):
+                session.say("warning", message="no checkpoint is whole; training starts from the beginning")
+        found = cast("Found | None", session.agreement.from_first(found))
+        if found is not None:
+            session.committed = found.commit.ref()
+            session.resumed_from = found.commit.step
+            session.state = LifecycleState.read(found.folder)
+            session.committed_step_seconds = session.state.goodput.get(State.STEP, 0.0)
+            session.progress.checkpoint_step = found.commit.step
+            session.progress.checkpoint_at = session.committed.saved_at.timestamp()
+        return found
+
+    def _book_earlier_attempts(self, resumed: Found | None) -> None:
+        """Where the time of earlier attempts went; their work after the checkpoint is lost."""
+        total = self.beat.run_seconds if self.beat is not None else self.session.state.goodput
+        self.session.earlier = without_lost_steps(total, self.session.committed_step_seconds if resumed else 0.0)
+
+    def _stop_before_start(self) -> StopCode:
+        session = self.session
+        code = StopCode(session.agreement.now(session.own_stop(0.0))[0])
+        session.raise_if_fenced(code)
+        session.stopped = code
+        return code
+
+    def _tokenizer(self, resumed: Found | None) -> Any:
+        """The checkpoint's when there is one, the given one, or one that a single process trains for all."""
+        if resumed is not None:
+            return tokenizers.load(Source(folder=resumed.folder))
+        source = tokenizer_source(self.manifest, self.session.attempt.dataset_root)
+        if source is not None:
+            return tokenizers.load(source)
+        text = None
+        if self.session.attempt.leads:
+            config = self.manifest.model.config or {}
+            text = tokenizers.train(self.documents.train, int(config.get("vocab_size", tokenizers.DEFAULT_VOCABULARY)))
+        return tokenizers.from_json(self.session.agreement.from_first(text))
+
+    def _loop(
+        self, splits: Splits, batches: Batching, built: Built, tokenizer: Any, resumed: Found | None
+    ) -> TrainingLoop:
+        quiet: Any = transformers.logging
+        quiet.set_verbosity_error()
+        quiet.disable_progress_bar()
+        session, attempt = self.session, self.session.attempt
+        task = CausalLM(int(tokenizer.pad_token_id))
+        plan = plan_for(self.manifest, splits, batches, task)
+        now = topology(self.manifest, batches, built.precision, self.device)
+        if resumed is not None:
+            self._compare(session.state, now, built)
+        session.remember(topology=now, base_digest=built.base_digest)
+        session.progress.total_steps = plan.total_steps
+        identity = Identity(
+            uid=attempt.uid,
+            attempt=attempt.number,
+            world_size=attempt.world,
+            samples_per_step=batches.samples_per_step,
+            manifest_digest=session.loaded.digest,
+            dataset_digest=session.dataset_digest,
+        )
+        checkpoints = Checkpoints(self.root, identity, session.lease.check)
+        if attempt.leads:
+            checkpoints.clear_abandoned()
+        arguments = training_arguments(self.manifest, batches, plan, built.precision, self.device, checkpoints.staging)
+        session.say(
+            "plan",
+            total_steps=plan.total_steps,
+            steps_per_epoch=plan.order.steps_per_epoch,
+            samples_per_step=batches.samples_per_step,
+            parameters=built.parameters,
+            trainable_parameters=built.trainable,
+            adapted=batches.adapted,
+            **now,
+        )
+        return TrainingLoop(
+            session, plan, task, checkpoints, Rotation(checkpoints, plan, session), built.model, arguments, tokenizer
+        )
+
+    def _compare(self, before: LifecycleState, now: dict[str, Any], built: Built) -> None:
+        """Say whether the resumed run will be bit-equal, and refuse another base than the adapter was trained on."""
+        session = self.session
+        if before.base_digest != built.base_digest:
+            raise OutputRefused(
+                f"the checkpoint's adapter was trained on a base with {before.base_digest}, now it is {built.base_digest}; "
+                "restore that base or start fresh",
+                "model.base",
+            )
+        changed = [
+            f"{key}: {before.topology.get(key)} -> {value}"
+            for key, value in now.items()
+            if before.topology.get(key) != value
+        ]
+        if not now["deterministic"]:
+            changed.append("reproducibility.deterministic is off")
+        session.exact = not changed
+        session.say(
+            "restore",
+            step=session.resumed_from,
+            equality="bit-equal" if session.exact else "statistical",
+            because=changed,
+            checkpoint=session.committed.path if session.committed else None,
+        )
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    def _steps(self, loop: TrainingLoop, resumed: Found | None) -> bool:
+        """Run the steps that are left; answers whether patience ended them."""
+        session, plan = self.session, loop.plan
+        if resumed is not None and (resumed.commit.step >= plan.total_steps or exhausted_by(plan, session.state)):
+            loop.restore_weights(resumed.folder)  # all that was missing is the finished model
+            loop.state.global_step = resumed.commit.step
+            session.progress.step = resumed.commit.step
+            return exhausted_by(plan, session.state)
+        loop.remove_callback(PrinterCallback)  # the events say it
+        step_end = StepEnd(loop, lambda: session.goodput.switch(State.STEP))
+        loop.add_callback(step_end)
+        session.goodput.switch(State.RESTORE if resumed is not None else State.LOAD)
+        loop.train(resume_from_checkpoint=str(resumed.folder) if resumed is not None else None)
+        return step_end.exhausted
+
+
+def exhausted_by(plan: Plan, state: LifecycleState) -> bool:
+    """Whether the checkpoint that is gone on from had already run out of patience."""
+    return plan.patience is not None and state.bad_evaluations >= plan.patience
