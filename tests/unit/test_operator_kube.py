@@ -1,4 +1,4 @@
-"""The API client against a real HTTP server that gives odd answers: typed errors, and retries only where they are safe."""
+"""The API client against a real HTTP server that gives odd answers: typed errors, and retries only where safe."""
 
 from __future__ import annotations
 

@@ -43,15 +43,17 @@ def test_the_holder_says_how_long_its_lease_lasts() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.floats(0.1, 10)), min_size=1, max_size=30))
-def test_a_foreign_lease_is_free_only_when_one_version_was_seen_for_its_whole_duration(looks: list[tuple[int, float]]) -> None:
-    now, first_seen, seen = 0.0, {}, None
-    version = 0
+def test_a_foreign_lease_is_free_only_when_one_version_was_seen_for_its_whole_duration(
+    looks: list[tuple[int, float]],
+) -> None:
+    now, version = 0.0, 0
+    first_seen: dict[int, float] = {}
+    seen: Seen | None = None
     for step, wait in looks:
         now += wait
         version += step - 1  # 0: unchanged
         seen = observe(lease(str(version), "other"), seen, now, 30)
         first_seen.setdefault(version, now)
-        assert isinstance(seen, Seen)
         assert free(seen, "me", now) == (now - first_seen[version] > 30)
 
 

@@ -1,4 +1,4 @@
-"""The store protects the operator from acting on what is no longer true, and keeps the last words of pods that are gone."""
+"""The store protects the operator from acting on what is no longer true, and keeps the last words of gone pods."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_a_change_of_a_child_wakes_its_run(watch: Watch, keys: Keys) -> None:
 
 
 def test_a_policy_is_woken_by_what_it_looks_at_and_not_by_progress(watch: Watch, keys: Keys, store: Store) -> None:
-    under = {"spec": {"policyRef": {"name": "care"}}}
+    under: dict[str, Any] = {"spec": {"policyRef": {"name": "care"}}}
     watch.on_run(run(1, **under), False)
     assert keys.take() == {RUN, POLICY}
     watch.on_run(run(2, **under, status={"progress": {"step": 3}}), False)
@@ -228,7 +228,9 @@ def test_a_policy_wakes_its_runs_when_its_spec_changes_and_not_when_its_status_d
 def test_a_profile_wakes_the_runs_that_may_use_it(watch: Watch, keys: Keys) -> None:
     watch.on_run(run(1, spec={"compute": {"profile": "h100"}}), False)
     watch.on_run(run(2, uid="u2", name="b", spec={"compute": {"profile": "cpu"}}), False)
-    watch.on_run(run(3, uid="u3", name="c", spec={"compute": {"profile": "cpu"}, "evaluation": {"profile": "h100"}}), False)
+    watch.on_run(
+        run(3, uid="u3", name="c", spec={"compute": {"profile": "cpu"}, "evaluation": {"profile": "h100"}}), False
+    )
     watch.on_run(run(4, uid="u4", name="d"), False)  # its profile is chosen by default
     keys.take()
     profile = {"metadata": {"name": "h100", "generation": 1}, "spec": {"image": "i"}}
@@ -268,12 +270,28 @@ async def test_an_event_that_cannot_be_taken_in_is_counted_and_does_not_escape(w
     assert counts.taken == ["pods"]
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda c: st.lists(c) | st.dictionaries(st.sampled_from(["metadata", "spec", "status", "labels", "uid", "name", "conditions"]), c)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda c: (
+            st.lists(c)
+            | st.dictionaries(st.sampled_from(["metadata", "spec", "status", "labels", "uid", "name", "conditions"]), c)
+        ),
+    )
+)
 def test_no_object_however_odd_makes_a_handler_fail(body: Any) -> None:
     store, keys = Store(), Keys()
     watch = Watch(store, keys, Counts(), LeaseEcho(), ("a", "b"))
     document = body if isinstance(body, dict) else {"metadata": body, "spec": body, "status": body}
-    for take in (watch.on_run, watch.on_job, watch.on_pod, watch.on_profile, watch.on_policy, watch.on_node, watch.on_lease):
+    for take in (
+        watch.on_run,
+        watch.on_job,
+        watch.on_pod,
+        watch.on_profile,
+        watch.on_policy,
+        watch.on_node,
+        watch.on_lease,
+    ):
         for deleted in (False, True):
             take(document, deleted)
 

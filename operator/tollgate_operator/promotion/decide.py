@@ -41,15 +41,27 @@ def decide(facts: PromotionFacts, now: datetime) -> Decision:
     conditions = _condition(
         facts, conditions, REQUESTS, not unknown, "UnknownStage" if unknown else "Known", " ".join(unknown), now
     )
-    projections = tuple(
-        ApplyConfigMap(state.policy.namespace, config_map_name(state.policy.name, stage.name), body)
-        for stage in stages
-        if stage.holder is not None and facts.projected.get(stage.name) != data(stage.holder)
-        for body in [config_map(state.policy.namespace, state.policy.name, stage.name, stage.holder)]
-    )
+    projections = _projections(facts, spec, stages)
     if not projections and any(stage.holder for stage in stages):
         conditions = _condition(facts, conditions, PROJECTED, True, "InSync", "", now)
     return replace(_decision(facts, stages, conditions, digest), after=projections)
+
+
+def _projections(
+    facts: PromotionFacts, spec: PromotionPolicySpec, stages: Sequence[StageStatus]
+) -> tuple[ApplyConfigMap, ...]:
+    """The ConfigMaps that are not what they should be. A stage that left the policy stays as it was projected last."""
+    policy = facts.state.policy
+    names = {stage.name for stage in spec.stages}
+    return tuple(
+        ApplyConfigMap(
+            policy.namespace,
+            config_map_name(policy.name, stage.name),
+            config_map(policy.namespace, policy.name, stage.name, stage.holder),
+        )
+        for stage in stages
+        if stage.name in names and stage.holder is not None and facts.projected.get(stage.name) != data(stage.holder)
+    )
 
 
 def refusal(facts: PromotionFacts) -> tuple[str, str]:
