@@ -190,6 +190,8 @@ BAD = [
     # unknown fields, which the API server would drop if nobody asked for strictness
     (RUN, "spec.limits.maxCostUsd", "5", 'unknown field "spec.limits.maxCostUsd"'),
     # profiles
+    (PROFILE, "spec.memory", "4 GB", "should match '^[0-9]{1,15}"),
+    (PROFILE, "spec.cpu", -1, "should be greater than or equal to 0"),
     (PROFILE, "spec.image", ABSENT, "spec.image: Required value"),
     (PROFILE, "spec.security", {"uid": 0}, "should be greater than or equal to 1"),
     (PROFILE, "spec.fabric", {"rdmaResource": "rdma/hca"}, "fabric.rdmaResource needs resource"),

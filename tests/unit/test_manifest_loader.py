@@ -362,6 +362,7 @@ NOT_IN_THIS_VERSION: list[tuple[str, Any]] = [
     ("adapter.type", "moe-lora"),
     ("hyperparameters.packing", True),
     ("hyperparameters.packing", "auto"),
+    ("log_dir", "logs"),
     *[(f"tracking.{tracker}", {}) for tracker in ("mlflow", "wandb", "comet")],
 ]
 

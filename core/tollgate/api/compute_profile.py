@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from tollgate.api.meta import Api, DnsSubdomain
 from tollgate.api.quantities import Money
@@ -12,10 +13,27 @@ from tollgate.api.quantities import Money
 KIND = "ComputeProfile"
 PLURAL = "computeprofiles"
 
+QUANTITY_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,9})?(m|k|Ki|[MGTPE]i?)?$"
+_QUANTITY = re.compile(QUANTITY_PATTERN)
+
+
+def _quantity(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | str) or not _QUANTITY.fullmatch(str(value)):
+        raise ValueError(f"{value!r} is not a quantity; write a number such as 4, 500m, 16Gi or 1.5")
+    return value
+
+
 Quantity = Annotated[
     str | int,
+    BeforeValidator(_quantity),
     WithJsonSchema(
-        {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}], "maxLength": 32}
+        {
+            "x-kubernetes-int-or-string": True,
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "maxLength": 32,
+            "pattern": QUANTITY_PATTERN,
+            "minimum": 0,
+        }
     ),
 ]
 Target = Literal["cpu", "gpu_single", "gpu_multi", "cloud_gpu"]

@@ -218,7 +218,6 @@ def _stray_paths(manifest: TrainingManifest) -> list[Problem]:
         "dataset.path": manifest.dataset.path,
         "dataset.splits.validation_path": manifest.dataset.splits.validation_path,
         "output_dir": manifest.output_dir,
-        "log_dir": manifest.log_dir,
     }
     return [problem for field, text in named.items() if text and (problem := paths.stray(field, text))]
 

@@ -45,6 +45,10 @@ _DIFFERENT: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
         "YAML 1.1 reads a date, YAML 1.2 reads text",
     ),
+    (
+        re.compile(r"[-+]\.[0-9]+([eE][-+]?[0-9]+)?"),
+        "PyYAML reads text where no digit stands before the point, the others a number",
+    ),
     (re.compile(r"<<|="), "YAML 1.1 gives it a special meaning, YAML 1.2 reads text"),
 )
 

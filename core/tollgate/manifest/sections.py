@@ -53,16 +53,16 @@ class Dataset(Section):
     cluster.
     """
 
-    path: str = Field(min_length=1)
-    name: str | None = None
-    version: str | None = None
+    path: str = Field(min_length=1, description="A file, or a folder of files of one format.")
+    name: str | None = Field(default=None, description="For people.")
+    version: str | None = Field(default=None, description="For people.")
     format: Literal["auto", "conversations", "chat", "prompt_completion", "text", "csv", "parquet"] = "auto"
-    commit_hash: str | None = None
+    commit_hash: str | None = Field(default=None, description="For people: the revision of the data.")
     sha256: Sha256 | None = Field(default=None, description="Checked before training when given.")
     size_bytes: int | None = Field(default=None, ge=0, description="Checked before training when given.")
-    created_at: str | None = None
+    created_at: str | None = Field(default=None, description="For people; quote it, it looks like a date.")
     splits: Splits = Field(default_factory=Splits)
-    text_field: str = "text"
+    text_field: str = Field(default="text", description="Where each line's text stands in `text` JSONL.")
 
 
 class Model(Section):
@@ -164,9 +164,15 @@ class Checkpoint(Section):
 class Resources(Section):
     """What the run needs and may cost; spec.limits beats it."""
 
-    min_gpu_memory_gb: float | None = Field(default=None, gt=0)
-    min_system_memory_gb: float | None = Field(default=None, gt=0)
-    expected_runtime_hours: float | None = Field(default=None, gt=0)
+    min_gpu_memory_gb: float | None = Field(
+        default=None, gt=0, description="For people: the profile decides what a node has."
+    )
+    min_system_memory_gb: float | None = Field(
+        default=None, gt=0, description="For people: the profile decides what a node has."
+    )
+    expected_runtime_hours: float | None = Field(
+        default=None, gt=0, description="For people: spec.limits.maxRuntime is the limit."
+    )
     max_budget_usd: Budget | None = Field(
         default=None, description="The cap in USD when spec.limits.maxCostUSD is absent; micro-USD inside."
     )

@@ -45,6 +45,7 @@ NOT_YET: tuple[Row, ...] = (
     Row("adapter.top_k", (None,), "Remove it: there is one LoRA per layer."),
     Row("adapter.balance", (None,), "Remove it: there is one LoRA per layer."),
     Row("hyperparameters.packing", (False,), "Write `packing: false`, or remove it."),
+    Row("log_dir", (None,), "Remove it: logs lie in logs/ of the run's own folder."),
     Row("tracking.mlflow", (None,), "Remove it: results lie in result.json and the report."),
     Row("tracking.wandb", (None,), "Remove it (and wandb_logging): results lie in result.json and the report."),
     Row("tracking.comet", (None,), "Remove it: results lie in result.json and the report."),

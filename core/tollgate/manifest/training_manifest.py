@@ -24,27 +24,33 @@ from tollgate.manifest.sections import (
 class TrainingManifest(Section):
     """Required: `name` and `dataset.path`. Everything else has a default in sections.py."""
 
-    name: Annotated[str, Field(min_length=1, max_length=128)]
-    manifest_id: str | None = None
-    description: str | None = None
-    version: str | None = None
-    created_at: str | None = None
+    name: Annotated[str, Field(min_length=1, max_length=128)] = Field(description="What the model is called.")
+    manifest_id: str | None = Field(default=None, description="For people.")
+    description: str | None = Field(default=None, description="For people.")
+    version: str | None = Field(default=None, description="For people.")
+    created_at: str | None = Field(default=None, description="For people; quote it, it looks like a date.")
     dataset: Dataset
     model: Model = Field(default_factory=Model)
-    task: Literal["causal-lm", "classification", "span", "joint"] = "causal-lm"
+    task: Literal["causal-lm", "classification", "span", "joint"] = Field(
+        default="causal-lm", description="What is learned."
+    )
     adapter: Adapter = Field(default_factory=Adapter)
     hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
     precision: Literal["auto", "bf16", "fp16", "fp32"] | None = Field(
         default=None, description="Default auto: bf16 where the device has it, else fp32."
     )
-    tf32: bool = True
+    tf32: bool = Field(default=True, description="TensorFloat-32 for what runs in fp32 on a GPU.")
     reproducibility: Reproducibility = Field(default_factory=Reproducibility)
     seed: int | None = Field(default=None, ge=0, lt=2**32, description="Short form of reproducibility.seed.")
     early_stopping: EarlyStopping | None = None
     checkpoint: Checkpoint = Field(default_factory=Checkpoint)
     framework: Literal["transformers", "openai"] = "transformers"
-    compute_target: Literal["cpu", "gpu_single", "gpu_multi", "cloud_gpu"] = "cpu"
-    parallelism: Literal["auto", "ddp", "zero1", "zero2", "zero3", "fsdp2"] = "auto"
+    compute_target: Literal["cpu", "gpu_single", "gpu_multi", "cloud_gpu"] = Field(
+        default="cpu", description="On a cluster, without spec.compute: the profile whose defaultFor names it."
+    )
+    parallelism: Literal["auto", "ddp", "zero1", "zero2", "zero3", "fsdp2"] = Field(
+        default="auto", description="How several processes share the work."
+    )
     optimization_priority: Literal["fast", "balanced", "quality", "memory_efficient", "none"] = "none"
     safety_metrics: list[str] | None = None
     resources: Resources = Field(default_factory=Resources)
@@ -57,4 +63,4 @@ class TrainingManifest(Section):
         default=None,
         description="On a laptop: where the run's folder lies, relative to the manifest's file. Default runs/<name>.",
     )
-    log_dir: str | None = None
+    log_dir: str | None = Field(default=None, description="Where logs lie.")
