@@ -74,7 +74,7 @@ class Security(Api):
 
 
 class EnvironmentClaim(Api):
-    """A read-only folder of Python packages (a site-packages folder) that is shared by all runs, as HPC sites have it."""
+    """A read-only site-packages folder that is shared by all runs, as HPC sites have it."""
 
     claim_name: DnsSubdomain = Field(description="A claim in the run's namespace.")
     path: str = Field(default="", max_length=512)
