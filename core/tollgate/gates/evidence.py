@@ -142,8 +142,8 @@ def parse_statement(data: bytes, expected_digest: str | None = None) -> Evaluate
     if expected_digest is not None and found != expected_digest:
         raise EvidenceError(f"the evidence has digest {found}, not {expected_digest}: it is not what was judged")
     try:
-        plain = json.loads(data)
-        canonical = serialise(plain)
+        # Canonical JSON writes a large float without a point; read as an int it would be another number.
+        canonical = serialise(json.loads(data, parse_int=float))
     except (ValueError, TypeError, RecursionError) as error:
         raise EvidenceError(f"the evidence is not JSON: {error}") from error
     if canonical != data:
