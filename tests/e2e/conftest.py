@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tollgate_local.cluster import Cluster, NodeShape, down, up
+from tollgate_local.demo.volumes import environment_folder
 from tollgate_local.testing import make_namespace
 
 _numbers = itertools.count(1)
@@ -48,7 +48,4 @@ def namespace(node_cluster: Cluster) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def environment() -> Path:
     """This environment's packages, which pods get as a read-only volume."""
-    folder = Path(sysconfig.get_path("purelib"))
-    if not (folder / "torch").is_dir():
-        pytest.skip("torch is not installed here (pip install '.[trainer]')")
-    return folder
+    return environment_folder()
