@@ -16,7 +16,7 @@ PLURAL = "promotionpolicies"
 class Regression(Api):
     """How much worse than the baseline a metric may be, absolute, in the metric's unit."""
 
-    max_regression: float = Field(ge=0)
+    max_regression: float = Field(ge=0, allow_inf_nan=False)
 
 
 class Check(Api):
@@ -24,7 +24,7 @@ class Check(Api):
 
     metric: str = Field(min_length=1, max_length=63)
     op: Literal["<", "<=", ">", ">="]
-    threshold: float
+    threshold: float = Field(allow_inf_nan=False)
     bound: Literal["point", "lower", "upper"] | None = Field(
         default=None, description="Default: the unfavourable end (upper for < and <=, lower for > and >=)."
     )

@@ -148,8 +148,6 @@ def _doubts(check: Check, metric: MetricStatus, bound: str) -> list[str]:
     for what, number in (("value", metric.value), ("lower bound", metric.lower), ("upper bound", metric.upper)):
         if number is not None and not math.isfinite(number):
             doubts.append(f"the {what} is {number}, not a number that can be compared")
-    if not math.isfinite(check.threshold):
-        doubts.append(f"the policy's threshold is {check.threshold}")
     if not doubts and not _ordered(metric):
         doubts.append(
             f"the value {_text(metric.value)} is not within its interval {_text(metric.lower)}..{_text(metric.upper)}"
