@@ -180,6 +180,13 @@ def test_max_age_counts_for_who_comes_in(
     assert later == status  # time alone never causes a write
 
 
+def test_a_holder_whose_evidence_grew_old_gives_way_to_no_older_run() -> None:
+    fresh, grown_old = run(1, evaluated_at=NOW), run(2, evaluated_at=T0)
+    status = staging([fresh, grown_old], held(2), policy(maxAge="24h"))
+    assert who(status) == "run-2"
+    assert who(staging([fresh, grown_old], held(None), policy(maxAge="24h"))) == "run-1"
+
+
 def test_a_stage_that_asks_for_approvals_is_refused_aloud_and_keeps_its_holder() -> None:
     status = staging([run(2)], held(1), policy(approvals={"min": 2}))
     assert who(status) == "run-1"

@@ -287,6 +287,12 @@ def test_an_end_that_no_calendar_holds_is_not_in_sight() -> None:
     assert exhaustion(Caps(cost=10**15), running(0, per_hour=1), NOTHING, 0, at(1)) is None
 
 
+def test_a_limit_that_was_passed_long_ago_is_exhausted_since_the_first_binding() -> None:
+    end = exhaustion(Caps(cost=0), running(7, per_hour=1), Spend(10**15, 0, 0), 0, at(8))
+    assert end is not None
+    assert end.exhausted_at == at(7)
+
+
 def test_an_unlimited_run_is_never_stopped() -> None:
     assert limit_reached(Caps(), running(0), Spend(10**15, 0, 10**9), 0, at(10**8)) is None
 
