@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from tollgate.contract import ErrorWords, ExitCode, FailureReason, Files, LastWords, Outcome
+from tollgate.contract import CheckpointRef, ErrorWords, ExitCode, FailureReason, Files, LastWords, Outcome
 from tollgate_trainer import durable, stopwatch, words
 from tollgate_trainer.launcher import surroundings
 from tollgate_trainer.launcher.group import Group, Tail
@@ -129,7 +129,7 @@ class Launch:
             self.watch.wait(1.0)
 
     def take_folder(self) -> None:
-        """Create the output folder, take or join the lease, clear this node's earlier words, note the time."""
+        """Create the output folder, take or join the lease, clear this node's earlier words, note manifest and time."""
         s = self.settings
         try:
             if not s.evaluating:
@@ -137,6 +137,8 @@ class Launch:
                 self.take_lease()
             for path in self.own_outcomes():
                 path.unlink()
+            if s.node_index == 0 and not s.evaluating:
+                durable.write(s.outcomes / "manifest.json", s.manifest.read_bytes())
             self.earlier = stopwatch.read(s.seconds_used)
             self.set_deadline(stopwatch.used_before(self.earlier, self.segment(closed=False)))
             stopwatch.write(s.seconds_used, self.earlier, self.segment(closed=False))
@@ -248,12 +250,21 @@ class Launch:
         nothing: list[LastWords] = []
         found = self.within(self.read_found, nothing)
         said = words.conclude(found, ended)
+        if said.checkpoint is None and said.outcome is not Outcome.COMPLETED and not self.settings.evaluating:
+            said = said.model_copy(update={"checkpoint": self.within(self.newest_checkpoint, None)})
         if said.step is None:
             since = datetime.fromtimestamp(self.started_at, UTC)
             events = self.settings.output_root / Files.EVENTS
             unknown: dict[str, float] = {}
             said = said.model_copy(update=self.within(lambda: words.last_step(events, since), unknown))
         return said
+
+    def newest_checkpoint(self) -> CheckpointRef | None:
+        """For who was killed before he could name it."""
+        from tollgate_trainer.lifecycle.checkpoints import committed  # brings numpy, and only a bad end needs it
+
+        found = committed(self.settings.output_root / Files.CHECKPOINTS)
+        return found[0].commit.ref() if found else None
 
     def read_found(self) -> list[LastWords]:
         """The outcomes of this node in this life of the attempt."""

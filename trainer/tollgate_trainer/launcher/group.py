@@ -57,7 +57,7 @@ class Group:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=_follow_parent if _LINUX else None,  # safe: our own threads start below
+            preexec_fn=follow_parent if _LINUX else None,  # safe: our own threads start below
         )
         self.pid = self._process.pid
         self.returncode: int | None = None  # of the command itself; negative: the signal that ended it
@@ -111,8 +111,8 @@ class Group:
             pump.join(max(end - time.monotonic(), 0.0))
 
 
-def _follow_parent() -> None:
-    # In the child, between fork and exec: if the launcher is killed outright, the command gets a SIGTERM.
+def follow_parent() -> None:
+    """Run in the child between fork and exec: when this process is killed outright, the child gets a SIGTERM."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 

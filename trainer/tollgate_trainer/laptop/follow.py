@@ -1,0 +1,203 @@
+"""Shows a run while it works: a bar on a terminal, plain lines elsewhere, both fed by the run's own events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from tollgate.api.quantities import format_cents
+
+Event = dict[str, Any]
+
+
+class Follower:
+    """New lines of an events file, from where it ended when the follower was made."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at = path.stat().st_size if path.exists() else 0
+        self._rest = b""
+
+    def new(self) -> Iterator[Event]:
+        """Events that were added since the last call. A file that became shorter was moved aside; it begins anew."""
+        try:
+            with self._path.open("rb") as file:
+                if file.seek(0, 2) < self._at:
+                    self._at, self._rest = 0, b""
+                file.seek(self._at)
+                data = file.read()
+        except FileNotFoundError:
+            self._at, self._rest = 0, b""
+            return
+        self._at += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # a line that an earlier kill cut off
+            if isinstance(event, dict) and "event" in event:
+                yield event
+
+
+class Display(Protocol):
+    """Where events are shown."""
+
+    def show(self, event: Event) -> None:
+        """One event."""
+
+    def say(self, text: str) -> None:
+        """One line besides the events."""
+
+    def tick(self, seconds: float) -> None:
+        """Called now and then with the seconds that this attempt has run."""
+
+    def close(self) -> None:
+        """No more events."""
+
+
+def sentence(event: Event) -> str | None:
+    """An event in words, or None when it is none for people. Steps are shown by other means."""
+    kind, step = event["event"], event.get("step")
+    if kind == "data" and isinstance(event.get("train"), dict):
+        train, held_out = event["train"], event.get("validation") or {}
+        return (
+            f"data: {train.get('samples', 0):,} samples to train on ({train.get('tokens', 0):,} tokens), "
+            f"{held_out.get('samples', 0):,} held out"
+        )
+    if kind == "plan":
+        trained = _count(event.get("trainable_parameters"))
+        return f"model: {_count(event.get('parameters'))} parameters, {trained} of them trained"
+    if kind == "eval":
+        values = ", ".join(f"{k} {v:.4g}" for k, v in event.items() if k.startswith("eval_") and isinstance(v, float))
+        return f"step {step}: {values}" if values else None
+    if kind == "save":
+        return f"step {step}: checkpoint saved"
+    if kind == "restore":
+        return f"going on from the checkpoint of step {step} ({event.get('equality', 'resumed')})"
+    if kind in ("warning", "adopt", "early_stop"):
+        return f"{'warning: ' if kind == 'warning' else ''}{event.get('message', kind)}"
+    return None
+
+
+def _count(value: object) -> str:
+    if not isinstance(value, int):
+        return "?"
+    for unit, factor in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return str(value)
+
+
+class Lines:
+    """Plain lines, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def show(self, event: Event) -> None:
+        """A line for what matters, and for each logged step."""
+        if event["event"] == "step":
+            loss = f"loss {event['loss']:.4f}" if isinstance(event.get("loss"), float) else "loss ?"
+            speed = event.get("tokens_per_second")
+            rest = f", {speed:,.0f} tokens/s" if isinstance(speed, float) else ""
+            self.say(f"step {event.get('step')}/{event.get('total_steps', '?')}: {loss}{rest}")
+        elif (text := sentence(event)) is not None:
+            self.say(text)
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def tick(self, seconds: float) -> None:
+        """Plain lines do not tick."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Bar:
+    """A progress bar with loss, speed, time left and spend; other events stand above it."""
+
+    def __init__(self, console: Console, cost: Callable[[float], int | None]) -> None:
+        self._cost = cost
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TextColumn("{task.fields[speed]}", style="dim"),
+            _Left(),
+            TextColumn("{task.fields[spend]}", style="yellow"),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("starting", total=None, loss="", speed="", spend="")
+        self._progress.start()
+
+    def show(self, event: Event) -> None:
+        """Move the bar, or print the event above it."""
+        kind = event["event"]
+        if kind == "step":
+            speed, loss = event.get("tokens_per_second"), event.get("loss")
+            self._progress.update(
+                self._task,
+                description="training",
+                completed=event.get("step", 0),
+                total=event.get("total_steps"),
+                loss=f"loss {loss:.4f}" if isinstance(loss, float) else "",
+                speed=f"{speed:,.0f} tokens/s" if isinstance(speed, float) else "",
+            )
+            return
+        if kind in ("start", "data"):
+            self._progress.update(
+                self._task, description="reading the data" if kind == "start" else "loading the model"
+            )
+        if kind == "plan":
+            self._progress.update(self._task, description="starting", total=event.get("total_steps"))
+        if (text := sentence(event)) is not None:
+            self.say(text)
+
+    def say(self, text: str) -> None:
+        """One line above the bar."""
+        self._progress.console.print(text, markup=False, highlight=False)
+
+    def tick(self, seconds: float) -> None:
+        """Spend goes on between steps."""
+        cost = self._cost(seconds)
+        if cost is not None:
+            self._progress.update(self._task, spend=f"{format_cents(cost)} USD")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._progress.stop()
+
+
+class _Left(ProgressColumn):
+    """Time left, nothing while it is unknown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._inner = TimeRemainingColumn(compact=True)
+
+    def render(self, task: Task) -> Text:
+        """`02:31 left`, or nothing."""
+        if task.time_remaining is None or not task.total:
+            return Text("")
+        return Text(f"{self._inner.render(task)} left", style="cyan")

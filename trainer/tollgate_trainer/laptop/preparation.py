@@ -1,0 +1,210 @@
+"""What a run on this machine needs before it starts: folders, attempt number, and a pod's environment."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+from tollgate.contract import MAX_NAME, Env, ExitCode, Files, Role
+from tollgate.manifest import paths
+from tollgate.manifest.loader import LoadedManifest, load_document, load_file
+from tollgate_trainer.launcher.settings import TERMINATION_LOG
+from tollgate_trainer.lifecycle import lease
+
+NAMESPACE = "local"
+_ATTEMPT = re.compile(r"^attempt-(\d+)$")
+
+
+class LaptopError(click.ClickException):
+    """Something that the person at the keyboard can mend; exit code 64."""
+
+    exit_code = ExitCode.USER
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """Where a run on this machine lies and who it is. `scratch` is a folder that goes away afterwards."""
+
+    loaded: LoadedManifest
+    run: str
+    uid: str
+    attempt: int
+    fresh: bool
+    dataset_root: Path
+    output: Path
+    scratch: Path
+
+    @property
+    def manifest_file(self) -> Path:
+        """The canonical bytes, as they are mounted into a pod."""
+        return self.scratch / "manifest.json"
+
+    @property
+    def last_words(self) -> Path:
+        """Where the launcher leaves what a pod would leave as termination message."""
+        return self.scratch / "last-words.json"
+
+    def log(self, role: Role) -> Path:
+        """Output of the processes of this attempt."""
+        return self.output / "logs" / f"{role.value}-{self.attempt}.log"
+
+    def environment(self, role: Role) -> dict[str, str]:
+        """The environment of the contract, over this shell's own."""
+        inherited = {name: value for name, value in os.environ.items() if name not in set(Env)}
+        return inherited | {
+            str(name): value
+            for name, value in {
+                Env.RUN: self.run,
+                Env.NAMESPACE: NAMESPACE,
+                Env.UID: self.uid,
+                Env.ATTEMPT: str(self.attempt),
+                Env.ROLE: role.value,
+                Env.MANIFEST: str(self.manifest_file),
+                Env.MANIFEST_SHA256: self.loaded.digest,
+                Env.DATASET_ROOT: str(self.dataset_root),
+                Env.OUTPUT_ROOT: str(self.output),
+                Env.FRESH: "true" if self.fresh else "false",
+                Env.TAKE_OVER: "true" if self.fresh else "false",
+                TERMINATION_LOG: str(self.last_words),
+            }.items()
+        }
+
+
+def load(file: Path, max_steps: int | None) -> LoadedManifest:
+    """The manifest of a file (or of a TrainingRun in it), with another number of steps where asked.
+
+    Raises: ManifestError.
+    """
+    loaded = load_file(file)
+    if max_steps is None:
+        return loaded
+    changed = dict(loaded.document)
+    changed["hyperparameters"] = {**changed.get("hyperparameters", {}), "max_steps": max_steps}
+    return load_document(changed, f"{loaded.source} with --max-steps {max_steps}")
+
+
+def output_folder(file: Path, loaded: LoadedManifest, output: Path | None, name: str, max_steps: int | None) -> Path:
+    """Where the run lies: --output, else the manifest's output_dir, else runs/<name> beside the manifest.
+
+    A run with --max-steps is another manifest, so it gets a folder of its own. Raises: ManifestError.
+    """
+    if output is not None:
+        return output.absolute()
+    given = loaded.manifest.output_dir
+    folder = paths.resolve(file.parent, given, "output_dir") if given else file.parent.absolute() / "runs" / name
+    return folder if max_steps is None else folder.with_name(f"{folder.name}-{max_steps}-steps")
+
+
+def run_name(loaded: LoadedManifest, name: str | None) -> str:
+    """The run's name as a cluster would allow it. Raises: LaptopError for a --name that it would not."""
+    if name is not None:
+        if not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name) or len(name) > MAX_NAME:
+            raise LaptopError(
+                f"--name {name!r} is not a name; take lower-case letters, digits and hyphens, at most {MAX_NAME}"
+            )
+        return name
+    return re.sub(r"[^a-z0-9]+", "-", loaded.manifest.name.lower()).strip("-")[:MAX_NAME].strip("-") or "run"
+
+
+@contextmanager
+def occupied(output: Path) -> Iterator[None]:
+    """Hold the output folder for this command; two commands at once would fence each other.
+
+    Raises: LaptopError when another one holds it, or when the folder can't be made.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        handle = os.open(output / ".run.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise LaptopError(f"the output folder {output} can't be used: {error}; choose another with --output") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LaptopError(
+                f"another tollgate command works in {output}; wait for it, or choose another folder with --output"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def workplace(
+    loaded: LoadedManifest, name: str, dataset_root: Path, output: Path, scratch: Path, fresh: bool
+) -> Workplace:
+    """Who this attempt is: the run that holds the folder goes on, a fresh one is another run that takes it over.
+
+    Raises: LaptopError when a cluster's run holds the folder, or its lease can't be read.
+    """
+    try:
+        holder = lease.read(output)
+    except lease.LeaseError as error:
+        raise LaptopError(str(error)) from error
+    if holder is not None and holder.namespace != NAMESPACE and not fresh:
+        raise LaptopError(
+            f"{output} belongs to {holder.namespace}/{holder.run} of a cluster (attempt {holder.attempt}); choose "
+            "another folder with --output, or take it over with --resume none once that run is gone"
+        )
+    known = holder is not None and not fresh
+    place = Workplace(
+        loaded=loaded,
+        run=name,
+        uid=holder.uid if known and holder is not None else f"{NAMESPACE}-{secrets.token_hex(8)}",
+        attempt=_last_attempt(output, holder) + 1,
+        fresh=fresh,
+        dataset_root=dataset_root.absolute(),
+        output=output,
+        scratch=scratch,
+    )
+    place.manifest_file.write_bytes(loaded.canonical)
+    return place
+
+
+def for_evaluation(place: Workplace) -> Workplace:
+    """The same run as its evaluation sees it: nothing is moved or taken over."""
+    return replace(place, fresh=False)
+
+
+def _last_attempt(output: Path, holder: lease.Holder | None) -> int:
+    found = [int(m[1]) for path in (output / Files.OUTCOMES).glob("attempt-*") if (m := _ATTEMPT.match(path.name))]
+    return max([0, *found, *([holder.attempt] if holder else [])])
+
+
+def processes(loaded: LoadedManifest, asked: str | None) -> str:
+    """Value of --nproc-per-node: as asked, one on a CPU or a single GPU, else one for each GPU."""
+    if asked is not None:
+        if asked != "gpu" and not (asked.isdigit() and int(asked) > 0):
+            raise LaptopError(f"--nproc {asked!r} is not a number of processes; give 1, 2, ... or gpu for one per GPU")
+        return asked
+    return "1" if loaded.manifest.compute_target in ("cpu", "gpu_single") else "gpu"
+
+
+def training_command(nproc: str, grace: float) -> list[str]:
+    """The command of a pod with one node."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torchrun = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--node-rank=0", f"--nproc-per-node={nproc}"),
+        *("--master-addr=127.0.0.1", f"--master-port={port}", f"--shutdown-timeout={max(1, int(grace - 2))}"),
+    ]
+    return [*_launch(), *torchrun, "-m", "tollgate_trainer", "train"]
+
+
+def evaluation_command() -> list[str]:
+    """The command of an evaluation pod."""
+    return [*_launch(), sys.executable, "-m", "tollgate_trainer", "evaluate"]
+
+
+def _launch() -> list[str]:
+    return [sys.executable, "-m", "tollgate_trainer.launch", "--"]

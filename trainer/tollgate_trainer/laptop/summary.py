@@ -1,0 +1,169 @@
+"""The last lines of `tollgate run`: how it ended, what was measured, where things lie, and what can be done next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tollgate.api.quantities import format_cents, format_duration, format_usd
+from tollgate.api.training_run import GateStatus
+from tollgate.contract import Files, LastWords, Outcome
+
+_COLOURS = {"Passed": "green", "Failed": "red", "Inconclusive": "yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Everything that is told at the end. exit_code: of the launcher that decided; note: why something was left out."""
+
+    file: Path
+    output: Path
+    run: str
+    exit_code: int
+    words: LastWords | None
+    evaluation: LastWords | None
+    gates: Sequence[GateStatus]
+    spent_micro: int | None
+    seconds: float
+    report: Path | None
+    log: Path
+    note: str = ""
+
+
+def document(ending: Ending) -> dict[str, Any]:
+    """For `-o json`: one object, absent fields left out."""
+    evaluated = ending.evaluation
+    found = {
+        "run": ending.run,
+        "output": str(ending.output),
+        "exitCode": ending.exit_code,
+        "result": ending.words.model_dump(mode="json", by_alias=True, exclude_none=True) if ending.words else None,
+        "evaluation": evaluated.evaluation.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if evaluated and evaluated.evaluation
+        else None,
+        "evaluationError": evaluated.error.message if evaluated and evaluated.error else None,
+        "gates": [g.model_dump(mode="json", by_alias=True, exclude_none=True) for g in ending.gates] or None,
+        "seconds": round(ending.seconds, 1),
+        "spentUSD": format_usd(ending.spent_micro) if ending.spent_micro is not None else None,
+        "report": str(ending.report) if ending.report else None,
+        "log": str(ending.log),
+        "note": ending.note or None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def show(ending: Ending, console: Console) -> None:
+    """For people."""
+
+    def say(text: str | Text) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    say(_headline(ending))
+    words = ending.words
+    if words is not None and words.error is not None:
+        say(f"  {words.error.message}")
+    if words is not None and words.outcome is Outcome.STOPPED:
+        kept = words.checkpoint
+        say(f"  The checkpoint of step {kept.step} is kept." if kept else "  There is no checkpoint yet.")
+    evaluated = ending.evaluation
+    if evaluated is not None and evaluated.evaluation is not None:
+        console.print(_metrics(evaluated))
+    elif evaluated is not None and evaluated.error is not None:
+        say(Text(f"The evaluation failed ({evaluated.reason}): {evaluated.error.message}", style="red"))
+    if ending.gates:
+        console.print(verdicts(ending.gates))
+    if ending.note:
+        say(Text(ending.note, style="yellow"))
+    spent = f", {format_cents(ending.spent_micro)} USD" if ending.spent_micro is not None else ""
+    say(f"Time over all attempts {format_duration(round(ending.seconds))}{spent}")
+    for name, path in _places(ending):
+        say(f"  {name:<9} {shorten(path)}")
+    say("Next:")
+    for command, purpose in _next(ending):
+        say(f"  {command}   # {purpose}")
+
+
+def _headline(ending: Ending) -> Text:
+    words = ending.words
+    if words is None:
+        return Text(f"The launcher ended with exit code {ending.exit_code} and said nothing.", style="bold red")
+    at = f" at step {words.step} of {words.total_steps}" if words.step is not None and words.total_steps else ""
+    if words.outcome is Outcome.COMPLETED:
+        how = (
+            "Nothing to train: the finished model of the same manifest and data is here" if words.adopted else "Trained"
+        )
+        return Text(f"{how}{at}", style="bold green")
+    if words.outcome is Outcome.STOPPED:
+        return Text(f"Stopped ({words.reason}){at}", style="bold yellow")
+    return Text(f"Failed ({words.reason}){at}", style="bold red")
+
+
+def _metrics(evaluated: LastWords) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name, justify in (
+        ("metric", "left"),
+        ("value", "right"),
+        ("lower", "right"),
+        ("upper", "right"),
+        ("n", "right"),
+    ):
+        table.add_column(name, justify="left" if justify == "left" else "right")
+    for metric in evaluated.evaluation.metrics if evaluated.evaluation else []:
+        ends = (f"{x:.4g}" if x is not None else "?" for x in (metric.lower, metric.upper))
+        table.add_row(metric.name, f"{metric.value:.4g}", *ends, str(metric.samples))
+    return table
+
+
+def verdicts(gates: Sequence[GateStatus]) -> Table:
+    """One row per check, with what was demanded and why it did not pass."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("stage", "demand", "found", "verdict", "why"):
+        table.add_column(name)
+    for gate in gates:
+        style = _COLOURS.get(gate.verdict, "")
+        table.add_row(
+            Text(gate.stage, style="bold"), "", "", Text(gate.verdict, style=f"bold {style}"), gate.reason or ""
+        )
+        for check in gate.checks:
+            end = "" if check.bound == "point" else f" {check.bound}"
+            found = f"{check.bound_value:.4g}" if check.bound_value is not None else "?"
+            verdict = Text(check.verdict, style=_COLOURS.get(check.verdict, ""))
+            why = check.reason if check.verdict != "Passed" else ""
+            table.add_row("", f"{check.metric}{end} {check.op} {check.threshold:g}", found, verdict, why)
+    return table
+
+
+def _places(ending: Ending) -> list[tuple[str, Path]]:
+    places = [("model", ending.output / Files.MODEL), ("evidence", ending.output / Files.EVIDENCE)]
+    found = [(name, path) for name, path in places if path.exists()]
+    if ending.report is not None:
+        found.append(("report", ending.report))
+    return [*found, ("log", ending.log)]
+
+
+def shorten(path: Path) -> str:
+    """Relative to the working folder where that is shorter to read."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _next(ending: Ending) -> list[tuple[str, str]]:
+    file, output = shlex.quote(shorten(ending.file)), shlex.quote(shorten(ending.output))
+    words = ending.words
+    if words is not None and words.outcome is Outcome.COMPLETED:
+        commands = [(f"tollgate report {output}", "refresh and show the report")]
+        if not ending.gates:
+            commands.append((f"tollgate gate {output} --policy policy.yaml", "judge it by a promotion policy"))
+        return commands
+    if words is not None and words.outcome is Outcome.STOPPED:
+        return [(f"tollgate run {file}", "go on from the newest checkpoint")]
+    return [(f"less {shlex.quote(shorten(ending.log))}", "everything that the processes said")]

@@ -1,0 +1,296 @@
+"""From a record to one page of HTML that needs no network, no script and no other file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from tollgate.api.quantities import format_cents, format_duration, parse_usd
+from tollgate.api.training_run import CheckStatus
+from tollgate.contract import Files, Outcome
+from tollgate_trainer import durable
+from tollgate_trainer.report import charts
+from tollgate_trainer.report.record import Record, read
+
+DASH = "-"
+STATES = (
+    ("step", "training steps", "s1"),
+    ("evaluate", "evaluating", "s2"),
+    ("save", "saving", "s3"),
+    ("restore", "restoring", "s4"),
+    ("import", "starting", "s5"),
+    ("data", "reading data", "s6"),
+    ("load", "loading the model", "s7"),
+    ("compile", "compiling", "s7"),
+    ("stop", "stopping", "s8"),
+    ("idle", "waiting", "s8"),
+    ("lost", "lost (done again after a restart)", "s9"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number of the headline."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """The same chart for wide and for narrow screens: text in a drawing shrinks with it."""
+
+    title: str
+    wide: Markup
+    narrow: Markup
+    legend: tuple[tuple[str, str], ...] = ()
+
+
+def write(root: Path) -> Path:
+    """Make or refresh the report of an output folder; answers where it lies. Raises: OSError."""
+    path = root / Files.REPORT
+    durable.write(path, build(root).encode())
+    return path
+
+
+def build(root: Path) -> str:
+    """The report of an output folder as HTML, from its files only."""
+    return render(read(root))
+
+
+def render(record: Record) -> str:
+    """The page of a record; pure."""
+    environment = Environment(
+        loader=PackageLoader("tollgate_trainer.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(short=short, when=when, number=number, size=size)
+    return environment.get_template("page.html.j2").render(
+        record=record,
+        status=status(record),
+        figures=figures(record),
+        loss=loss_chart(record),
+        small=[chart for chart in small_charts(record) if chart is not None],
+        goodput=goodput(record),
+        metrics=metrics(record),
+        settings=flatten(record.manifest),
+        data=statistics(record),
+        files=record.model.get("files", []),
+        paths=paths(record.root),
+    )
+
+
+# --- words and numbers ------------------------------------------------------------------------------------------------
+
+
+def short(digest: str | None) -> str:
+    """`sha256:0123456789ab...`: enough to tell two apart by eye."""
+    return f"{digest[:19]}…" if digest and len(digest) > 20 else digest or ""
+
+
+def when(at: datetime | None) -> str:
+    """A UTC time to the minute, or a dash when unknown."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if at else DASH
+
+
+def number(value: object) -> str:
+    """A number for reading: thousands separated, four significant digits; a dash for what is not known."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return DASH if value is None else str(value)
+    if isinstance(value, int) or (value == int(value) and abs(value) >= 1000):
+        return f"{int(value):,}"
+    return f"{value:,.4g}" if abs(value) < 1e6 else f"{value:,.0f}"
+
+
+def size(count: object) -> str:
+    """Bytes as kB or MB."""
+    if not isinstance(count, int):
+        return DASH
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} B"
+
+
+def status(record: Record) -> tuple[str, str, str]:
+    """(style, word, sentence) of how the run stands."""
+    said = record.result
+    if said is None:
+        return ("open", "Not finished", "There is no result yet; this shows what is known so far.")
+    if said.outcome is Outcome.COMPLETED:
+        return ("good", "Completed", "Trained to the end.")
+    sentence = said.error.message if said.error else ""
+    if said.outcome is Outcome.STOPPED:
+        kept = f" The checkpoint of step {said.checkpoint.step} is kept; the run can go on." if said.checkpoint else ""
+        return ("warn", f"Stopped: {said.reason}", (sentence + kept).strip())
+    return ("bad", f"Failed: {said.reason}", sentence)
+
+
+def figures(record: Record) -> list[Figure]:
+    """The headline's numbers; what is unknown is left out."""
+    said, found = record.result, []
+    steps = record.steps
+    step = said.step if said and said.step is not None else steps[-1].step if steps else None
+    total = said.total_steps if said and said.total_steps is not None else record.plan.get("total_steps")
+    if step is not None:
+        found.append(Figure("Steps", number(step), f"of {number(total)}" if total else ""))
+    losses = [point.loss for point in steps if point.loss is not None]
+    if losses:
+        found.append(Figure("Training loss", number(losses[-1]), f"began at {number(losses[0])}"))
+    checked = [e["eval_loss"] for e in record.evaluations if isinstance(e.get("eval_loss"), int | float)]
+    if checked:
+        found.append(Figure("Held-out loss", number(checked[-1]), f"lowest {number(min(checked))}"))
+    if steps and steps[-1].tokens:
+        found.append(Figure("Tokens", charts.label(steps[-1].tokens), _speed(record)))
+    if record.seconds_used:
+        found.append(Figure("Time", format_duration(math.ceil(record.seconds_used)), _attempts(record)))
+        if record.usd_per_hour is not None:
+            micro = math.ceil(Decimal(parse_usd(record.usd_per_hour)) * Decimal(record.seconds_used) / 3600)
+            found.append(Figure("Spend", f"{format_cents(micro)} USD", f"at {record.usd_per_hour} USD an hour"))
+    return found
+
+
+def _speed(record: Record) -> str:
+    speeds = sorted(p.tokens_per_second for p in record.steps if p.tokens_per_second is not None)
+    return f"median {charts.label(speeds[len(speeds) // 2])} a second" if speeds else ""
+
+
+def _attempts(record: Record) -> str:
+    count = len(record.attempts)
+    return f"in {count} attempts" if count > 1 else ""
+
+
+# --- charts -----------------------------------------------------------------------------------------------------------
+
+
+def _restarts(record: Record) -> list[float]:
+    return [float(row.restored_from) for row in record.attempts if row.restored_from]
+
+
+def _points(record: Record, name: str) -> list[tuple[float, float]]:
+    values = ((point.step, getattr(point, name)) for point in record.steps)
+    return [(float(step), float(value)) for step, value in values if value is not None]
+
+
+def _chart(title: str, series: Sequence[charts.Series], wide: charts.Frame, marks: Sequence[float]) -> Chart | None:
+    drawn = charts.line_chart(title, series, wide, marks)
+    if not drawn:
+        return None
+    legend = tuple((s.name, s.style) for s in series if s.points and len(series) > 1)
+    return Chart(title, Markup(drawn), Markup(charts.line_chart(title, series, charts.NARROW, marks)), legend)
+
+
+def loss_chart(record: Record) -> Chart | None:
+    """Training loss as logged and smoothed, and the held-out loss; None without a logged step."""
+    raw = _points(record, "loss")
+    held_out = [
+        (float(e["step"]), float(e["eval_loss"]))
+        for e in record.evaluations
+        if isinstance(e.get("eval_loss"), int | float)
+    ]
+    span = max(len(raw) // 20, 3)
+    series = [
+        charts.Series("training, as logged", raw, "faint"),
+        charts.Series("training, smoothed", charts.smooth(raw, span) if len(raw) > 8 else [], "line-1"),
+        charts.Series("held out", held_out, "line-2", dots=True),
+    ]
+    return _chart("Loss", series, charts.WIDE, _restarts(record))
+
+
+def small_charts(record: Record) -> list[Chart | None]:
+    """Learning rate, gradient norm, throughput."""
+    marks = _restarts(record)
+    return [
+        _chart(title, [charts.Series(title, _points(record, name))], charts.HALF, marks)
+        for title, name in (
+            ("Learning rate", "learning_rate"),
+            ("Gradient norm", "grad_norm"),
+            ("Tokens per second", "tokens_per_second"),
+        )
+    ]
+
+
+def goodput(record: Record) -> dict[str, Any] | None:
+    """Where the time went: the bar, its legend with seconds and shares; None when nobody said."""
+    seconds = record.result.goodput_seconds if record.result else None
+    if not seconds or sum(seconds.values()) <= 0:
+        return None
+    total = sum(seconds.values())
+    parts = [(words, seconds[name], style) for name, words, style in STATES if seconds.get(name, 0) > 0]
+    return {
+        "bar": Markup(charts.stacked_bar(parts)),
+        "parts": [(words, style, format_duration(round(s)), f"{s / total:.1%}") for words, s, style in parts],
+        "share": f"{seconds.get('step', 0) / total:.0%}",
+    }
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def metrics(record: Record) -> list[dict[str, Any]]:
+    """The evaluation's metrics with their intervals, and the checks that look at each."""
+    if record.evidence is None:
+        return []
+    rows = []
+    for metric in record.evidence.metrics:
+        checks = [(gate.stage, check) for gate in record.gates for check in gate.checks if check.metric == metric.name]
+        threshold = checks[0][1].threshold if checks else None
+        rows.append(
+            {
+                "metric": metric,
+                "drawing": Markup(charts.interval(metric.value, metric.lower, metric.upper, threshold)),
+                "checks": [(stage, demand(check), check) for stage, check in checks],
+            }
+        )
+    return rows
+
+
+def demand(check: CheckStatus) -> str:
+    """`upper bound <= 50`."""
+    end = "value" if check.bound == "point" else f"{check.bound} bound"
+    return f"{end} {check.op} {check.threshold:g}"
+
+
+def flatten(values: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
+    """Nested settings as (dotted name, text) rows."""
+    rows: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            rows += flatten(value, f"{before}{name}.")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            rows.append((before + name, text))
+    return rows
+
+
+def statistics(record: Record) -> list[tuple[str, list[tuple[str, Any]]]]:
+    """Counts per split of the data, as the trainer counted them."""
+    return [
+        (str(split), [(str(name).replace("_", " "), value) for name, value in counts.items()])
+        for split, counts in record.data.items()
+        if isinstance(counts, Mapping)
+    ]
+
+
+def paths(root: Path) -> list[tuple[str, str]]:
+    """Where the run's products lie below the output folder, those that are there."""
+    names = (
+        (Files.MODEL, "the model"),
+        (Files.EVIDENCE, "evidence of the evaluation"),
+        (Files.RESULT, "how it ended"),
+        (Files.EVENTS, "what happened, line by line"),
+        (Files.CHECKPOINTS, "checkpoints"),
+    )
+    return [(name, words) for name, words in names if (root / name).exists()]
