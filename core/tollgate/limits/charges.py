@@ -133,6 +133,7 @@ def add_unseen(
 ) -> Attempt:
     """The attempt with charges for pods that existed but that nobody saw (the operator was away, and they are gone).
 
+    Only after a live LIST: a pod whose event is merely late would be charged twice.
     `existed`: pods of the Job that ended (its status.failed + succeeded), or all of its pods when it had started and
     the Job itself is gone. Each unseen one is charged from the Job's start to the bound, because unknown is not zero.
     """
