@@ -35,6 +35,7 @@ from tollgate.contract import (
 )
 from tollgate.limits.forecast import StepSeen
 from tollgate_operator.reading import controller, instant, mapping, mappings, number, problem_text, strings, text
+from tollgate_operator.runs.names import output_label
 
 JOB_INDEX = "batch.kubernetes.io/job-completion-index"
 
@@ -53,7 +54,10 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """A TrainingRun. `spec` is None when it cannot be read, and `spec_problem` says why; so does `status_problem`."""
+    """A TrainingRun. `spec` is None when it cannot be read, and `spec_problem` says why; so does `status_problem`.
+
+    `output`: the same for all runs of a namespace that name one output folder (names.output_label).
+    """
 
     key: Key
     uid: str
@@ -64,6 +68,7 @@ class RunFacts:
     labels: Mapping[str, str]
     spec: TrainingRunSpec | None
     status: TrainingRunStatus
+    output: str = ""
     spec_problem: str = ""
     status_problem: str = ""
 
@@ -92,6 +97,7 @@ class RunFacts:
             labels=strings(meta.get("labels")),
             spec=spec,
             status=status,
+            output=output_label(spec.storage.output) if spec is not None else "",
             spec_problem=spec_problem,
             status_problem=status_problem,
         )

@@ -151,7 +151,7 @@ class Reconciler(Generic[F]):
                 continue
             subject = self._kind.subject(facts)
             try:
-                await self._carry_out(decision, subject, facts)
+                await self._carry_out(key, decision, subject)
             except Conflict:
                 if not await self._read_again(key, subject):
                     return None
@@ -163,7 +163,7 @@ class Reconciler(Generic[F]):
             return decision.requeue_after
         return 1.0
 
-    async def _carry_out(self, decision: Decision, subject: Subject, facts: F) -> None:
+    async def _carry_out(self, key: Key, decision: Decision, subject: Subject) -> None:
         for action in decision.before:
             await self._act(action)
         await self._write(subject, decision.status)
@@ -171,14 +171,18 @@ class Reconciler(Generic[F]):
             try:
                 await self._act(creation)
             except (Forbidden, Invalid) as error:
-                told = self._kind.refused(facts, creation, error.message, self._clock())
-                current = await self._api.get(subject.path)
-                self._kind.wrote(current)
-                version = str(current["metadata"]["resourceVersion"])
-                await self._write(_at_version(subject, version, decision.status), told.status)
-                await self._tell(subject, told.events)
+                await self._tell_refused(key, creation, error.message)
                 raise RefusedError(error.message) from error
         await self._tell(subject, decision.events)
+
+    async def _tell_refused(self, key: Key, action: Action, message: str) -> None:
+        """Says in the status, as it is after the decision's own write, what the API server will not do."""
+        facts = await self._kind.gather(key, frozenset())
+        if facts is None:
+            return
+        told, subject = self._kind.refused(facts, action, message, self._clock()), self._kind.subject(facts)
+        await self._write(subject, told.status)
+        await self._tell(subject, told.events)
 
     async def _write(self, subject: Subject, status: Observed | None) -> None:
         if status is None:
@@ -258,19 +262,6 @@ class Reconciler(Generic[F]):
                 await self._api.create(paths.events(subject.namespace), event_body(subject, event, self._clock()))
             except ApiError as error:  # an Event is a courtesy; the status says the same
                 logger.warning("an event about %s was not accepted: %s", subject.name, error)
-
-
-def _at_version(subject: Subject, version: str, status: Observed | None) -> Subject:
-    return Subject(
-        subject.api_version,
-        subject.kind,
-        subject.namespace,
-        subject.name,
-        subject.uid,
-        version,
-        subject.path,
-        status or subject.status,
-    )
 
 
 def dump(status: Observed) -> dict[str, Any]:

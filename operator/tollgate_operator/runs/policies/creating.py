@@ -1,0 +1,34 @@
+"""An intent whose Job is not there: the Job is created, also by whoever comes after the one that wrote the intent."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tollgate.api.training_run import Phase
+from tollgate.limits.refusal import Refusal
+from tollgate_operator.decision import Decision, Look
+from tollgate_operator.runs.situation import Situation
+from tollgate_operator.runs.starting import agreed_terms, creation, still_there, wait_for
+from tollgate_operator.runs.status import tell
+
+_LOOK_AGAIN = 30.0
+
+
+def creating(situation: Situation, now: datetime) -> Decision | None:
+    """Create it, under the same name and reservation. A Job that was recorded and is gone was lost: never the same."""
+    attempt = situation.current
+    if attempt is None or situation.job_of(attempt) is not None:
+        return None
+    if situation.foreign_pods is None or not situation.live:
+        return Decision(look=frozenset({Look.CHILDREN, Look.OUTPUT}))
+    agreed = agreed_terms(situation, attempt)
+    manifest = situation.manifest
+    if isinstance(agreed, Refusal) or manifest is None or manifest.digest != situation.status.manifest_digest:
+        why = agreed.message if isinstance(agreed, Refusal) else "spec.manifest is not the one that was accepted"
+        message = f"attempt {attempt.number} cannot be created: {why}"
+        return Decision(
+            status=tell(situation, now, situation.status.phase or Phase.PENDING, message), requeue_after=_LOOK_AGAIN
+        )
+    if (pod := still_there(situation, now)) is not None:
+        return wait_for(pod, situation, now)
+    return Decision(status=situation.status, after=creation(situation, attempt, agreed))

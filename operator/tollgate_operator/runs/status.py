@@ -1,0 +1,117 @@
+"""How a status is put into words: phase, message and conditions for each thing that can be going on.
+
+`phase` is for people, conditions are for machines. Every function answers a new status and is given the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from tollgate.api.meta import set_condition
+from tollgate.api.training_run import ConditionType, Phase, TrainingRunStatus
+from tollgate_operator.runs.situation import Situation
+
+Truth = Literal["True", "False", "Unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A condition to set."""
+
+    type: ConditionType
+    status: Truth
+    reason: str
+    message: str = ""
+
+
+def tell(
+    situation: Situation, now: datetime, phase: Phase, message: str, conditions: Sequence[Told] = ()
+) -> TrainingRunStatus:
+    """The status with that phase, message and these conditions."""
+    status = situation.status
+    told = status.conditions
+    for one in conditions:
+        told = set_condition(told, one.type, one.status, one.reason, one.message[:4096], now, situation.run.generation)
+    return status.model_copy(update={"phase": phase, "message": message, "conditions": told})
+
+
+def refused(situation: Situation, now: datetime, reason: str, message: str) -> TrainingRunStatus:
+    """The run is not admitted as it stands; the message holds the fix. It is admitted when that was mended."""
+    return tell(
+        situation,
+        now,
+        Phase.PENDING,
+        f"{reason}: {message}",
+        [Told(ConditionType.ACCEPTED, "False", reason, message), _priced(reason, message)],
+    )
+
+
+def failed(situation: Situation, now: datetime, reason: str, message: str) -> TrainingRunStatus:
+    """The run is over and has no model."""
+    status = tell(
+        situation,
+        now,
+        Phase.FAILED,
+        f"{reason}: {message}" if message else reason,
+        [
+            Told(ConditionType.FAILED, "True", reason, message),
+            Told(ConditionType.RUNNING, "False", reason),
+            *_not_stopped(situation),
+        ],
+    )
+    return status.model_copy(update={"completion_time": status.completion_time or now})
+
+
+def succeeded(situation: Situation, now: datetime, message: str, evaluated: Told) -> TrainingRunStatus:
+    """The run has its model; `evaluated` says what came of the evaluation."""
+    status = tell(
+        situation,
+        now,
+        Phase.SUCCEEDED,
+        message,
+        [
+            Told(ConditionType.COMPLETE, "True", "Trained", message),
+            Told(ConditionType.RUNNING, "False", "Trained"),
+            Told(ConditionType.WITHIN_BUDGET, "True", "Finished"),
+            evaluated,
+            *_not_stopped(situation),
+        ],
+    )
+    return status.model_copy(update={"completion_time": status.completion_time or now})
+
+
+def stopped(situation: Situation, now: datetime, phase: Phase, reason: str, message: str) -> TrainingRunStatus:
+    """The run rests, because of a limit or because somebody suspended it; it can go on."""
+    conditions = [
+        Told(ConditionType.STOPPED, "True", reason, message),
+        Told(ConditionType.RUNNING, "False", reason),
+    ]
+    if phase is Phase.STOPPED:
+        conditions.append(Told(ConditionType.WITHIN_BUDGET, "False", reason, message))
+    return tell(situation, now, phase, f"{reason}: {message}" if message else reason, conditions)
+
+
+def accepted(situation: Situation, now: datetime, *, priced: bool) -> TrainingRunStatus:
+    """The run is admitted as it stands."""
+    conditions = [
+        Told(ConditionType.ACCEPTED, "True", "Accepted"),
+        Told(ConditionType.PRICE_KNOWN, "True", "Known")
+        if priced
+        else Told(ConditionType.PRICE_KNOWN, "False", "HoursOnly", "no price is known; only hours are limited"),
+    ]
+    return tell(situation, now, situation.status.phase or Phase.PENDING, situation.status.message, conditions)
+
+
+def _priced(reason: str, message: str) -> Told:
+    if reason == "PriceUnknown":
+        return Told(ConditionType.PRICE_KNOWN, "False", reason, message)
+    return Told(ConditionType.PRICE_KNOWN, "Unknown", "NotAccepted")
+
+
+def _not_stopped(situation: Situation) -> list[Told]:
+    if not situation.holds(ConditionType.STOPPED):
+        return []
+    return [Told(ConditionType.STOPPED, "False", "WentOn")]
