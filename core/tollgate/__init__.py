@@ -1,3 +1,3 @@
-"""The contract and the rules of Tollgate: pure functions and models, no I/O beyond the manifest loader, no clock, no torch."""
+"""The contract and the rules of Tollgate: pure functions and models; no clock, no torch."""
 
 __version__ = "0.1.0"

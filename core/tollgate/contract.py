@@ -1,7 +1,7 @@
-"""Everything that the operator and the trainer agree on: names, files, exit codes, and the words that pass between them.
+"""What the operator and the trainer agree on: names, files, exit codes, and the words that pass between them.
 
-Neither side imports the other; both import this. A change here is a change of the contract: both sides and docs/reference
-follow in the same commit.
+Neither side imports the other; both import this. A change here is a change of the contract: both sides and
+docs/reference follow in the same commit.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Env(StrEnum):
     OUTPUT_ROOT = "TOLLGATE_OUTPUT_ROOT"  # the run's own output folder; the trainer creates it
     STOP_AFTER_SECONDS = "TOLLGATE_STOP_AFTER_SECONDS"  # until the process group is dead, from the mtime of the mount
     STOP_REASON = "TOLLGATE_STOP_REASON"  # the StopReason when that timer fires (BudgetExceeded or RuntimeExceeded)
-    STOP_MARGIN_SECONDS = "TOLLGATE_STOP_MARGIN_SECONDS"  # leave cleanly this long before STOP_AFTER, if that is longer than what a save needs
+    STOP_MARGIN_SECONDS = "TOLLGATE_STOP_MARGIN_SECONDS"  # leave so long before STOP_AFTER, if a save needs less
     GRACE_SECONDS = "TOLLGATE_GRACE_SECONDS"  # SIGTERM to SIGKILL, everywhere
     METRICS_PORT = "TOLLGATE_METRICS_PORT"
     POD_IP = "POD_IP"  # metrics listen on this address only
@@ -109,7 +109,7 @@ class Files:
     MODEL = "model"
     MODEL_INFO = "model_info.json"
     RESULT = "result.json"
-    OUTCOMES = "outcomes"  # outcomes/attempt-N/node-I.json by the local rank 0 of node I; node-I-rank-R.json by a rank that failed
+    OUTCOMES = "outcomes"  # attempt-N/node-I.json by its local rank 0; node-I-rank-R.json by a rank that failed
     EVIDENCE = "evaluation/evidence.json"
     REPORT = "report/index.html"
     EVENTS = "logs/events.jsonl"
@@ -200,7 +200,7 @@ class ModelRef(Wire):
 
 
 class Metric(Wire):
-    """One measured value with its one-sided bounds at `confidence`. A metric that could not be measured is absent, never 0."""
+    """One measured value with its one-sided bounds at `confidence`. What was not measured is absent, never 0."""
 
     name: str
     value: float
@@ -261,7 +261,7 @@ class LastWords(Wire):
         return self.model_dump_json(by_alias=True, exclude_none=True)
 
     def to_termination_message(self) -> str:
-        """At most MAX_LAST_WORDS bytes. Fields are dropped whole, least useful first; nothing is cut in the middle but the error's text."""
+        """At most MAX_LAST_WORDS bytes: fields are dropped whole, least useful first; only the error's text is cut."""
         document = json.loads(self.to_json())
 
         def size() -> int:
@@ -292,7 +292,7 @@ class LastWords(Wire):
 
 
 def shorten(text: str, max_bytes: int) -> str:
-    """The end of `text` (where Python puts the cause) in at most `max_bytes` of JSON, with a mark in front if something is missing."""
+    """The end of `text` (where Python puts the cause) in at most `max_bytes` of JSON, marked in front if cut."""
     if len(json.dumps(text, ensure_ascii=False).encode()) - 2 <= max_bytes:
         return text
     while text and len(json.dumps("... " + text, ensure_ascii=False).encode()) - 2 > max_bytes:

@@ -32,7 +32,7 @@ def camel(name: str) -> str:
 
 
 class Api(BaseModel):
-    """Base of every API type: camelCase outside, unknown fields refused (the API server prunes or refuses them first)."""
+    """Base of every API type: camelCase outside, unknown fields refused (the API server does so first)."""
 
     model_config = ConfigDict(alias_generator=camel, populate_by_name=True, extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""PromotionPolicy: the stages a model can reach and the checks each demands. Its status is the truth of what is promoted."""
+"""PromotionPolicy: the stages of a model and the checks each demands. Its status is the truth of what is promoted."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _DURATION = re.compile(r"(?:(?P<h>[0-9]{1,6})h)?(?:(?P<m>[0-9]{1,6})m)?(?:(?P<s>
 def parse_usd(value: Any) -> int:
     """`"180"`, `"41.23"` or `180` -> micro-USD.
 
-    Raises: ValueError for anything negative, with more than six decimals, a float or a bool (a float has no exact cents).
+    Raises: ValueError for a negative amount, more than six decimals, a float (it has no exact cents) or a bool.
     """
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError(f'{value!r} is not an amount in USD; write a decimal string such as "180" or "41.50"')

@@ -31,7 +31,7 @@ Manifest = Annotated[
                     "properties": {"path": {"type": "string", "minLength": 1}},
                 },
             },
-            "description": "The training manifest (docs/reference/manifest.md): the same document that `tollgate run FILE` takes. Immutable.",
+            "description": "The training manifest (docs/reference/manifest.md), as `tollgate run` takes it. Immutable.",
         }
     ),
 ]
@@ -106,7 +106,7 @@ class Restart(Api):
     stall_timeout: Duration = Field(default=900, validate_default=False)
     fresh: bool = Field(
         default=False,
-        description="Start anew where the output folder holds another manifest's or dataset's work; that work is moved aside.",
+        description="Start anew where the output folder holds other work, which is moved aside.",
     )
 
 
@@ -240,7 +240,7 @@ class ModelStatus(Observed):
 
 
 class PodCharge(Observed):
-    """One pod's share of the ledger. `end` closed means: never recomputed. Kept while its attempt is open, then folded into the attempt."""
+    """One pod's share of the ledger; with an `end` it is never recomputed. Folded into its attempt when that is closed."""
 
     uid: str
     name: str
@@ -274,7 +274,7 @@ class Failure(Observed):
 
 
 class Attempt(Observed):
-    """One Job of the run. Numbers count from 1; the intent (a number without jobUID) is written before the Job is created."""
+    """One Job of the run. Numbers count from 1; the intent (no jobUID yet) is written before the Job is made."""
 
     number: int = Field(ge=1)
     role: Literal["train", "evaluate"] = "train"
@@ -287,7 +287,8 @@ class Attempt(Observed):
     grace_seconds: int | None = None
     margin_seconds: int | None = Field(default=None, description="The trainer leaves so long before the end by itself.")
     reserved_by: StopReason | None = Field(
-        default=None, description="The limit that set the reservation: why the attempt stops when it has used all of it."
+        default=None,
+        description="The limit that set the reservation: why the attempt stops when it has used all of it.",
     )
     per_hour_usd: Money | None = Field(default=None, description="Of one pod, as reserved; absent: unknown.")
     stop_reason: StopReason | None = None
@@ -307,7 +308,7 @@ class Attempt(Observed):
     )
     limit_usd: Money | None = Field(
         default=None,
-        description="The cost limit in force when the attempt was reserved, or, if it was stopped by a limit, at the stop.",
+        description="The cost limit in force at the reservation or, if a limit stopped the attempt, at the stop.",
     )
     limit_seconds: int | None = Field(default=None, description="The runtime limit in force, as limitUSD.")
     pods: list[PodCharge] | None = None

@@ -65,13 +65,28 @@ class Dataset(Section):
     text_field: str = Field(default="text", description="Where each line's text stands in `text` JSONL.")
 
 
+DEFAULT_CONFIG: dict[str, Any] = {
+    "model_type": "llama",
+    "vocab_size": 4096,
+    "hidden_size": 256,
+    "intermediate_size": 688,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 2048,
+}
+"""What is trained, from scratch, when a manifest names no model: 5 million weights that a laptop's CPU can train."""
+
+
 class Model(Section):
     """The model to start from: `base` (a path, or a hub id with a revision), or `config` to start from scratch."""
 
     base: str | None = None
     revision: str | None = None
     config: dict[str, Any] | None = Field(
-        default=None, description="A transformers config with model_type; weights are initialised from the seed."
+        default=None,
+        description="A transformers config with model_type; weights are initialised from the seed. With neither `base` "
+        "nor `config`: a small Llama (docs/reference/manifest.md).",
     )
     tokenizer: str | None = Field(
         default=None,

@@ -8,6 +8,7 @@ import copy
 from typing import Any
 
 from tollgate.manifest.errors import Problem
+from tollgate.manifest.sections import DEFAULT_CONFIG
 
 Document = dict[str, Any]
 
@@ -24,6 +25,9 @@ def resolve(document: Document) -> tuple[Document, list[Problem]]:
     _precision(long, problems)
     _wandb(long, problems)
     _exclusive(long, problems)
+    model = long.setdefault("model", {})
+    if "base" not in model and "config" not in model:
+        model["config"] = copy.deepcopy(DEFAULT_CONFIG)
     return long, problems
 
 

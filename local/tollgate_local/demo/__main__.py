@@ -23,8 +23,8 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 NAMESPACE = "demo"
 
 CHOICES = """\
-The demo brings a Kubernetes of its own: control plane, kubelet and container runtime, on this machine. That needs Linux and
-root. What you can do here:
+The demo brings a Kubernetes of its own: control plane, kubelet and container runtime, on this machine. That needs
+Linux and root. What you can do here:
   sudo make demo                  the whole demo
   tollgate run FILE               train, evaluate and judge on this machine, without a cluster (docs/how-to/laptop.md)
   helm install ... helm/tollgate  put Tollgate on a cluster that you have (docs/how-to/install.md)"""
@@ -96,7 +96,8 @@ def farewell(screen: Screen, cluster: Cluster, installed: Installed, keep: bool)
         screen.say(f"  {what:9} {models / path}")
     if keep:
         screen.say(
-            f"The cluster stays up:\n  export KUBECONFIG={cluster.kubeconfig} PATH=$PATH:{cluster.bin('kubectl').parent}"
+            f"The cluster stays up:\n  export KUBECONFIG={cluster.kubeconfig}\n"
+            f"  export PATH=$PATH:{cluster.bin('kubectl').parent}"
         )
         for command in (
             "kubectl -n demo get trainingruns -o wide",

@@ -67,7 +67,7 @@ class Kubectl:
         seconds: float,
         seen: Callable[[dict[str, Any]], None],
     ) -> dict[str, Any]:
-        """Follows the object until `done`, showing each state. Raises: DemoError after `seconds` with the last state."""
+        """Follows the object until `done`, showing each state. Raises: DemoError after `seconds`."""
         deadline = time.monotonic() + seconds
         last: dict[str, Any] = {}
         while time.monotonic() < deadline:

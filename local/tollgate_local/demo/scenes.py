@@ -99,7 +99,7 @@ def hold_the_cap(stage: Stage) -> None:
     must(checkpoint is not None, "it was stopped without a checkpoint", run)
     step = checkpoint["step"]
     stage.screen.say(
-        f"Stopped by {run['status']['attempts'][-1].get('stopReason')} at {cost['spentUSD']} of {cost['limitUSD']} USD, "
+        f"Stopped by {run['status']['attempts'][-1]['stopReason']} at {cost['spentUSD']} of {cost['limitUSD']} USD, "
         f"with a checkpoint of step {step}. More money takes it from there:"
     )
     patch = '{"spec":{"limits":{"maxCostUSD":"6"}}}'
