@@ -2,4 +2,4 @@
 
 from tollgate_operator.main import main
 
-main()
+main(prog_name="tollgate-operator")

@@ -48,7 +48,7 @@ def load(kubeconfig: str | None, context: str | None) -> Callable[[], client.Con
             )
         except (config.ConfigException, OSError) as error:
             raise LoginError(
-                f"no way to the cluster: not in a pod, and kubeconfig {kubeconfig or DEFAULT_KUBECONFIG} cannot be used: "
+                f"no way to the cluster: not in a pod, and kubeconfig {kubeconfig or DEFAULT_KUBECONFIG} is of no use: "
                 f"{error}. Name one with --kubeconfig FILE."
             ) from error
         if found.tls_server_name:
@@ -129,9 +129,9 @@ class ClusterLogin:
     def _read_token(self, renew: bool) -> str | None:
         if renew or self._config is None:
             self._config = self._read()
-        # The hook of the loader reads the token file anew, or runs the kubeconfig's plugin, when that is due.
-        token = self._config.get_api_key_with_prefix("authorization")
-        return str(token) if token else self._config.get_basic_auth_token() or None
+        # The loader's hook, called by this, reads the token file anew or runs the kubeconfig's plugin when that is due.
+        bearer = self._config.auth_settings().get("BearerToken")
+        return str(bearer["value"]) if bearer and bearer["value"] else None
 
 
 def _tls(found: Any) -> ssl.SSLContext | bool:

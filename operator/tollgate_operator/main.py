@@ -31,23 +31,39 @@ Examples:
 
 
 @click.command(epilog=_EPILOG, context_settings={"auto_envvar_prefix": "TOLLGATE_OPERATOR", "max_content_width": 118})
-@click.option("--namespace", "namespaces", multiple=True, help="Serve this namespace only; repeat for more. Default: all.")
+@click.option(
+    "--namespace", "namespaces", multiple=True, help="Serve this namespace only; repeat for more. Default: all."
+)
 @click.option("--lease-namespace", help="Namespace of the Lease by which one operator leads. Default: the pod's own.")
 @click.option("--lease-name", default="tollgate-operator", show_default=True, help="Name of that Lease.")
-@click.option("--lease-duration", default=30.0, show_default=True, help="Seconds after which another process may take over.")
-@click.option("--lease-deadline", default=20.0, show_default=True, help="Seconds without a renewal after which we stop.")
+@click.option(
+    "--lease-duration", default=30.0, show_default=True, help="Seconds after which another process may take over."
+)
+@click.option(
+    "--lease-deadline", default=20.0, show_default=True, help="Seconds without a renewal after which we stop."
+)
 @click.option("--lease-retry", default=5.0, show_default=True, help="Seconds between renewals.")
 @click.option("--identity", help="Who holds the Lease. Default: $POD_NAME, else host and process id.")
-@click.option("--workers", type=click.IntRange(1, 64), default=8, show_default=True, help="Objects worked on at a time.")
-@click.option("--resync", type=click.FloatRange(10), default=300.0, show_default=True, help="Seconds between full listings.")
-@click.option("--scrape", type=click.FloatRange(1), default=5.0, show_default=True, help="Seconds between reads of progress.")
+@click.option(
+    "--workers", type=click.IntRange(1, 64), default=8, show_default=True, help="Objects worked on at a time."
+)
+@click.option(
+    "--resync", type=click.FloatRange(10), default=300.0, show_default=True, help="Seconds between full listings."
+)
+@click.option(
+    "--scrape", type=click.FloatRange(1), default=5.0, show_default=True, help="Seconds between reads of progress."
+)
 @click.option("--metrics-host", default="0.0.0.0", show_default=True, help="Address of /metrics, /healthz and /readyz.")
-@click.option("--metrics-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port of these pages.")
+@click.option(
+    "--metrics-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port of these pages."
+)
 @click.option("--price-book", help="ConfigMap with prices per node-hour, as namespace/name. Default: none.")
 @click.option("--kubeconfig", help="Use this file and not the pod's ServiceAccount.")
 @click.option("--context", help="Context of the kubeconfig.")
 @click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
-@click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO", show_default=True)
+@click.option(
+    "--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), default="INFO", show_default=True
+)
 @click.version_option(tollgate.__version__, prog_name="tollgate-operator")
 def main(
     namespaces: tuple[str, ...],

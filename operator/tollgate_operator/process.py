@@ -1,7 +1,8 @@
 """The parts of the operator put together, started in order and stopped in order.
 
-Start: the HTTP server, the Lease, one full listing, then workers, watches, scrapes and resync. Stop: first what writes, last
-the Lease. Nothing is lost by a stop at any point, for everything is derived anew from what stands in the API server.
+Start: the HTTP server, the Lease, one full listing, then workers, watches, scrapes and resync. Stop: first what writes,
+last the Lease. Nothing is lost by a stop at any point, for everything is derived anew from what stands in the API
+server.
 """
 
 from __future__ import annotations
@@ -58,14 +59,14 @@ class Operator:
         self.scraper = Scraper(self.store, self.queue, self.metrics)
         self.server = HealthServer(self.registry, self.vitals, settings.metrics_host, settings.metrics_port)
         self.registry.register(
-            QueueCollector(
-                lambda: self.queue.depth, lambda: self.queue.oldest, lambda: self.queue.longest_running
-            )
+            QueueCollector(lambda: self.queue.depth, lambda: self.queue.oldest, lambda: self.queue.longest_running)
         )
         self.registry.register(RunCollector(self.store))
         self._reconcilers: dict[str, Callable[[Key], Awaitable[float | None]]] = {
             training_run.KIND: Reconciler(self.api, self.store, RunKind(self.store, self.api), _now).reconcile,
-            promotion_policy.KIND: Reconciler(self.api, self.store, PromotionKind(self.store, self.api), _now).reconcile,
+            promotion_policy.KIND: Reconciler(
+                self.api, self.store, PromotionKind(self.store, self.api), _now
+            ).reconcile,
         }
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._indexed = False

@@ -8,10 +8,12 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
 from tollgate_operator.lease import Timing
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+
 
 class SettingsError(ValueError):
     """A setting that cannot be; the message names the flag and the fix."""

@@ -236,6 +236,7 @@ def kopf_settings(settings: kopf.OperatorSettings, lease: tuple[str, str] | None
     settings.execution.max_workers = 1  # nothing of ours is synchronous
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 5
+    settings.networking.error_backoffs = (0.5, 1, 1, 2, 2, 3, 3, 5, 5, 5, 5, 5)  # after an outage, soon again
     settings.watching.connect_timeout = 10
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
