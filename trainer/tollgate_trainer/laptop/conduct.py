@@ -34,6 +34,7 @@ class Conductor:
     ) -> tuple[int, LastWords | None]:
         """Run to the end; answers the launcher's exit code and its last words."""
         place.last_words.unlink(missing_ok=True)
+        place.manifest_file.touch()  # the launcher's time counts from here, as from the making of a pod's volume
         log = place.log(role)
         log.parent.mkdir(parents=True, exist_ok=True)
         events = Follower(place.output / Files.EVENTS)

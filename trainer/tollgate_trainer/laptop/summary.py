@@ -128,9 +128,8 @@ def verdicts(gates: Sequence[GateStatus]) -> Table:
         table.add_column(name)
     for gate in gates:
         style = _COLOURS.get(gate.verdict, "")
-        table.add_row(
-            Text(gate.stage, style="bold"), "", "", Text(gate.verdict, style=f"bold {style}"), gate.reason or ""
-        )
+        own = "" if any(check.verdict != "Passed" for check in gate.checks) else gate.reason or ""
+        table.add_row(Text(gate.stage, style="bold"), "", "", Text(gate.verdict, style=f"bold {style}"), own)
         for check in gate.checks:
             end = "" if check.bound == "point" else f" {check.bound}"
             found = f"{check.bound_value:.4g}" if check.bound_value is not None else "?"

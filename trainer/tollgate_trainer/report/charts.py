@@ -38,18 +38,18 @@ NARROW = Frame(350, 220)
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers that span [low, high], about `count` of them; equal ends are spread so that there is a span."""
+    """Round numbers that span [low, high], about `count` of them; ends that are as good as equal are spread."""
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"an axis from {low} to {high} can't be drawn")
-    if high <= low:
-        spread = abs(low) * 0.1 or 1.0
+    if high - low <= max(abs(low), abs(high)) * 1e-9 or high - low < 1e-30:
+        spread = max(abs(low) * 0.1, 1e-30) if low else 1.0
         low, high = low - spread, high + spread
     raw = (high - low) / max(count - 1, 1)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.999)
     first = math.floor(low / step + 1e-9)
     last = math.ceil(high / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
 def label(value: float) -> str:
@@ -78,14 +78,13 @@ def thin(points: Sequence[tuple[float, float]], most: int = _MOST_POINTS) -> lis
 
 
 def smooth(points: Sequence[tuple[float, float]], span: int) -> list[tuple[float, float]]:
-    """An exponential average over about `span` points, started at the first so that it does not begin at 0."""
-    if not points:
-        return []
-    share, value = 2 / (span + 1), points[0][1]
+    """A centred mean over `span` points, fewer at the ends: it does not lag behind as a running average would."""
+    half = max(span // 2, 1)
     result = []
-    for x, y in points:
-        value += share * (y - value)
-        result.append((x, value))
+    for index, (x, _) in enumerate(points):
+        reach = min(half, index, len(points) - 1 - index)
+        window = points[index - reach : index + reach + 1]
+        result.append((x, sum(y for _, y in window) / len(window)))
     return result
 
 

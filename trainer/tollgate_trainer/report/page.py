@@ -85,7 +85,7 @@ def render(record: Record) -> str:
         small=[chart for chart in small_charts(record) if chart is not None],
         goodput=goodput(record),
         metrics=metrics(record),
-        settings=flatten(record.manifest),
+        settings=sections(record.manifest),
         data=statistics(record),
         files=record.model.get("files", []),
         paths=paths(record.root),
@@ -164,7 +164,7 @@ def figures(record: Record) -> list[Figure]:
 
 def _speed(record: Record) -> str:
     speeds = sorted(p.tokens_per_second for p in record.steps if p.tokens_per_second is not None)
-    return f"median {charts.label(speeds[len(speeds) // 2])} a second" if speeds else ""
+    return f"median {speeds[len(speeds) // 2]:,.0f} a second" if speeds else ""
 
 
 def _attempts(record: Record) -> str:
@@ -203,7 +203,7 @@ def loss_chart(record: Record) -> Chart | None:
     span = max(len(raw) // 20, 3)
     series = [
         charts.Series("training, as logged", raw, "faint"),
-        charts.Series("training, smoothed", charts.smooth(raw, span) if len(raw) > 8 else [], "line-1"),
+        charts.Series("training, averaged", charts.smooth(raw, span) if len(raw) > 8 else [], "line-1"),
         charts.Series("held out", held_out, "line-2", dots=True),
     ]
     return _chart("Loss", series, charts.WIDE, _restarts(record))
@@ -231,9 +231,13 @@ def goodput(record: Record) -> dict[str, Any] | None:
     parts = [(words, seconds[name], style) for name, words, style in STATES if seconds.get(name, 0) > 0]
     return {
         "bar": Markup(charts.stacked_bar(parts)),
-        "parts": [(words, style, format_duration(round(s)), f"{s / total:.1%}") for words, s, style in parts],
+        "parts": [(words, style, _span(s), f"{s / total:.1%}") for words, s, style in parts],
         "share": f"{seconds.get('step', 0) / total:.0%}",
     }
+
+
+def _span(seconds: float) -> str:
+    return format_duration(round(seconds)) if seconds >= 10 else f"{seconds:.1f}s"
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -270,9 +274,21 @@ def flatten(values: Mapping[str, Any], before: str = "") -> list[tuple[str, str]
         if isinstance(value, Mapping):
             rows += flatten(value, f"{before}{name}.")
         else:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            rows.append((before + name, text))
+            rows.append((before + name, _text(value)))
     return rows
+
+
+def sections(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The manifest's settings by section, those outside of any first."""
+    plain = [(name, _text(value)) for name, value in manifest.items() if not isinstance(value, Mapping)]
+    nested = [(name, flatten(value)) for name, value in manifest.items() if isinstance(value, Mapping)]
+    return ([("general", plain)] if plain else []) + nested
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def statistics(record: Record) -> list[tuple[str, list[tuple[str, Any]]]]:

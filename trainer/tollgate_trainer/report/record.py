@@ -10,6 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from tollgate.api.training_run import GateStatus
 from tollgate.contract import Files, LastWords
 from tollgate.gates.evidence import Evaluated, EvidenceError, evidence_digest, parse_statement
@@ -94,7 +96,7 @@ def read(root: Path) -> Record:
         evidence=evidence,
         evidence_digest=digest,
         evidence_problem=problem,
-        gates=tuple(GateStatus.model_validate(gate) for gate in gates.get("stages", [])),
+        gates=tuple(_gates(gates)),
         policy=gates.get("policy"),
         seconds_used=_seconds_used(root),
         usd_per_hour=_json(root / PRICE).get("usdPerHour"),
@@ -202,9 +204,17 @@ def _evidence(root: Path) -> tuple[Evaluated | None, str | None, str | None]:
         return None, None, str(error)
 
 
+def _gates(document: Mapping[str, Any]) -> list[GateStatus]:
+    try:
+        return [GateStatus.model_validate(gate) for gate in document.get("stages", [])]
+    except (ValidationError, TypeError):
+        return []
+
+
 def _seconds_used(root: Path) -> float | None:
     try:
-        segments = stopwatch.read(root / Files.SECONDS_USED)
+        names = (Files.SECONDS_USED, "evaluation/seconds-used.json")
+        segments = [segment for name in names for segment in stopwatch.read(root / name)]
     except stopwatch.StopwatchError:
         return None
     return sum(segment.seconds for segment in segments) if segments else None
