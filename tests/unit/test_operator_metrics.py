@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -224,3 +226,15 @@ async def test_a_port_that_is_taken_is_an_error_and_not_a_silent_operator() -> N
     finally:
         await second.stop()
         await first.stop()
+
+
+def test_every_series_stands_in_the_reference() -> None:
+    registry = CollectorRegistry()
+    Metrics(registry)
+    registry.register(QueueCollector(lambda: 0, lambda: 0.0, lambda: 0.0))
+    registry.register(RunCollector(Store()))
+    page = (Path(__file__).parents[2] / "docs/reference/metrics.md").read_text()
+    named = set(re.findall(r"`(tollgate_[a-z_]+)`", page))
+    # The registry drops `_total` from the name of a counter's family.
+    families = {f"{f.name}_total" if f.type == "counter" else f.name for f in registry.collect()}
+    assert families == named
