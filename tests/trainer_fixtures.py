@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ class Gang:
     document: dict[str, Any]
     uid: str = "11111111-2222-3333-4444-555555555555"
     extra: dict[str, str] = field(default_factory=dict)
+    started_at: float = 0.0
 
     @property
     def output(self) -> Path:
@@ -99,6 +101,7 @@ class Gang:
         path = self.root / "manifest.json"
         path.write_bytes(loaded.canonical)
         self.output.mkdir(exist_ok=True)
+        self.started_at = round(time.time(), 3)
         return {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(str(REPOSITORY / part) for part in ("core", "cli", "operator", "trainer", "local")),
@@ -113,7 +116,7 @@ class Gang:
             Env.MANIFEST_SHA256: loaded.digest,
             Env.DATASET_ROOT: str(self.root / "data"),
             Env.OUTPUT_ROOT: str(self.output),
-            Env.STARTED_AT: f"{time.time():.3f}",
+            Env.STARTED_AT: f"{self.started_at:.3f}",
             Env.NODE_INDEX: "0",
             Env.GRACE_SECONDS: "30",
             **self.extra,
@@ -142,8 +145,6 @@ class Gang:
     def start(self, attempt: int, processes: int = 1, script: str | None = None, **more: str) -> subprocess.Popen[str]:
         """Take the lease and start torchrun; one process needs no torchrun."""
         environ = self.environment(attempt, processes, **more)
-        from datetime import UTC, datetime
-
         Lease.acquire(self.output, Holder.here(self.uid, attempt, "tiny", "test", datetime.now(UTC)), take_over=True)
         if processes == 1 and script is None:
             command = [sys.executable, "-m", "tollgate_trainer", "train"]
