@@ -20,14 +20,16 @@ _numbers = itertools.count(1)
 def node_settings(tmp_path_factory: pytest.TempPathFactory) -> NodeShape:
     if os.geteuid() != 0:
         pytest.skip("the node shape needs root on Linux")
+    # Several sessions on one machine take different slots (0 to 3), and never meet.
+    slot = int(os.environ.get("TOLLGATE_TEST_SLOT", "0"))
     return NodeShape(
         state=tmp_path_factory.mktemp("node"),
         audit=True,
-        bridge="tgtest0",
-        net="10.251.0",
-        services="10.97",
-        pods="10.245",
-        cgroup="tollgate-test",
+        bridge=f"tgtest{slot}",
+        net=f"10.{250 - slot}.7",
+        services=f"10.{97 + slot}",
+        pods=f"10.{245 - slot}",
+        cgroup=f"tollgate-test{slot}",
     )
 
 
