@@ -23,6 +23,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         "Train",
         (
             ("run", "Train a manifest on this machine."),
+            ("evaluate", "Measure a trained model again."),
             ("gate", "Judge an evaluation by a promotion policy."),
             ("report", "Write or show the report of a run."),
         ),

@@ -95,6 +95,9 @@ def run(
     wanted = judgement.read_policy(policy) if policy is not None else None
     title = preparation.run_name(loaded, name)
     count = preparation.processes(loaded, nproc)
+    asked = loaded.manifest.evaluation.enabled if evaluate is None else evaluate
+    if asked:
+        _check_suites(loaded.manifest.evaluation.suites)
     folder = preparation.output_folder(file, loaded, output, title, max_steps)
     with preparation.occupied(folder), tempfile.TemporaryDirectory(prefix="tollgate-") as scratch:
         place = preparation.workplace(
@@ -109,7 +112,6 @@ def run(
             command = preparation.training_command(count, float(limits[Env.GRACE_SECONDS]))
             code, words = conductor.run(command, place, Role.TRAIN, limits)
             evaluated, note = None, ""
-            asked = loaded.manifest.evaluation.enabled if evaluate is None else evaluate
             if _trained(words) and asked and not conductor.interrupted:
                 code, evaluated, note = _evaluate(place, allowed, wanted, conductor, display)
         finally:
@@ -202,6 +204,17 @@ def _introduce(display: Display, place: Workplace, allowed: Allowance, changed: 
         display.say(f"limits: {limits}")
     if allowed.notice:
         display.say(f"warning: {allowed.notice}")
+
+
+def _check_suites(names: list[str]) -> None:
+    """An evaluation that can't be made is told before the training is paid for."""
+    from tollgate_trainer.evaluate.suites import tasks
+    from tollgate_trainer.refusal import Refused
+
+    try:
+        tasks(names)
+    except Refused as error:
+        raise LaptopError(str(error)) from error
 
 
 def _trained(words: LastWords | None) -> bool:
