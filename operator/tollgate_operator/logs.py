@@ -32,12 +32,12 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-def configure(form: str, level: str, stream: TextIO = sys.stderr) -> None:
-    """Sets up the root logger.
+def configure(form: str, level: str, stream: TextIO | None = None) -> None:
+    """Sets up the root logger; lines go to standard error if no stream is given.
 
     Kopf and aiohttp are kept at INFO and WARNING: their DEBUG prints whole objects, and those hold secrets in `env`.
     """
-    handler = logging.StreamHandler(stream)
+    handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(
         JsonFormatter() if form == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     )

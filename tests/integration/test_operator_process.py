@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 from installed import LEASE, SYSTEM, USER, Asking, Process
 
 from tollgate.api.promotion_policy import PromotionPolicySpec
-from tollgate.contract import API_VERSION, LABEL_PROMOTE_TO
+from tollgate.contract import API_VERSION, LABEL_PROMOTE_TO, LABEL_RUN
 from tollgate.gates.evidence import policy_digest
 from tollgate_local.cluster import Cluster, LoopbackShape, down, up
 from tollgate_local.testing import eventually
@@ -100,6 +101,20 @@ def test_an_idle_operator_writes_nothing_but_its_lease(chart: Cluster, start: St
     assert set(installed.writes(chart.audit_log, USER, since)) == {("update", "leases")}
     assert process.metric("tollgate_watch_errors_total") == 0
     assert process.page("/healthz") == (200, "ok\n")
+    for resource in ("pods", "jobs"):
+        assert watched(chart.audit_log, resource) == {LABEL_RUN}, "the server filters by label"
+
+
+def watched(log: Path, resource: str) -> set[str]:
+    """The label selectors of the operator's watches of a resource."""
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    return {
+        urllib.parse.parse_qs(urllib.parse.urlsplit(event["requestURI"]).query).get("labelSelector", [""])[0]
+        for event in events
+        if event["verb"] == "watch"
+        and event["user"].get("username") == USER
+        and event["objectRef"]["resource"] == resource
+    }
 
 
 def test_sigterm_ends_it_in_time_and_hands_the_lease_to_the_next(chart: Cluster, start: Start, namespace: str) -> None:
