@@ -14,6 +14,7 @@ from rich.console import Console
 
 from tollgate_local.cluster import Cluster, NodeShape, down, up
 from tollgate_local.demo.install import Installed, install
+from tollgate_local.demo.live import Watcher
 from tollgate_local.demo.scenes import SCENES, Stage
 from tollgate_local.demo.show import Screen
 from tollgate_local.errors import LocalError
@@ -56,7 +57,9 @@ def main() -> int:
         installed = install(cluster, CHECKOUT, folder, NAMESPACE, say)
         say(f"ready after {time.monotonic() - began:.0f} s")
         screen = Screen(console)
-        stage = Stage(installed.kubectl, screen, CHECKOUT / "examples", installed.volumes.models)
+        stage = Stage(
+            installed.kubectl, Watcher(cluster.api, NAMESPACE), screen, CHECKOUT / "examples", installed.volumes.models
+        )
         for number, scene in enumerate(SCENES, start=1):
             if not options.scene or number in options.scene:
                 scene(stage)

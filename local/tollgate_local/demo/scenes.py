@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tollgate_local.demo.kubectl import DemoError, Kubectl
+from tollgate_local.demo.live import Watcher
 from tollgate_local.demo.show import Screen
 
 
@@ -16,6 +17,7 @@ class Stage:
     """What every scene works with."""
 
     kubectl: Kubectl
+    watcher: Watcher
     screen: Screen
     examples: Path
     models: Path
@@ -33,7 +35,7 @@ class Stage:
             return phase_of(run) in phases
 
         with self.screen.live() as show:
-            return self.kubectl.wait("trainingrun", name, there, seconds, show)
+            return self.watcher.wait("trainingrun", name, there, seconds, show)
 
     def table(self, *arguments: str) -> None:
         """`kubectl get` as a person sees it."""
@@ -70,7 +72,7 @@ def train_and_promote(stage: Stage) -> None:
     def judged(seen: dict[str, Any]) -> bool:
         return bool(seen["status"].get("gates"))
 
-    run = stage.kubectl.wait("trainingrun", "stdlib-qa", judged, 60, lambda _: None)
+    run = stage.watcher.wait("trainingrun", "stdlib-qa", judged, 60, lambda _: None)
     stage.table("trainingruns")
     stage.screen.verdicts(run)
 
@@ -78,7 +80,7 @@ def train_and_promote(stage: Stage) -> None:
         held = {s["name"]: s.get("holder", {}) for s in policy.get("status", {}).get("stages", [])}
         return bool(held.get("staging", {}).get("run") == "stdlib-qa")
 
-    stage.kubectl.wait("promotionpolicy", "stdlib-models", promoted, 60, lambda _: None)
+    stage.watcher.wait("promotionpolicy", "stdlib-models", promoted, 60, lambda _: None)
     stage.screen.say("The label tollgate.dev/promote-to: staging asked, the evidence allowed. Consumers read this:")
     stage.screen.command("kubectl get configmap model-stdlib-models-staging -o jsonpath={.data}")
     data = stage.kubectl.object("configmap", "model-stdlib-models-staging")["data"]
@@ -131,7 +133,7 @@ def survive_a_lost_worker(stage: Stage) -> None:
         )
 
     with stage.screen.live() as show:
-        run = stage.kubectl.wait("trainingrun", "stdlib-two-pods", saved, 300, show)
+        run = stage.watcher.wait("trainingrun", "stdlib-two-pods", saved, 300, show)
     must(phase_of(run) not in ("Failed", "Succeeded"), "the run was over before a pod could be lost", run)
     pods = stage.kubectl.run("get", "pods", "-l", "tollgate.dev/run=stdlib-two-pods", "-o", "name").split()
     victim = sorted(pods)[-1]
