@@ -20,7 +20,7 @@ from tollgate_trainer.laptop import allowance as allowances
 from tollgate_trainer.laptop import judgement, preparation, summary
 from tollgate_trainer.laptop.allowance import Allowance
 from tollgate_trainer.laptop.conduct import Conductor
-from tollgate_trainer.laptop.follow import Bar, Display, Lines
+from tollgate_trainer.laptop.follow import TRAINING, Bar, Display, Lines
 from tollgate_trainer.laptop.judgement import Policy
 from tollgate_trainer.laptop.preparation import LaptopError, Workplace
 
@@ -103,12 +103,13 @@ def run(
         place = preparation.workplace(
             loaded, title, dataset_root or file.parent, folder, Path(scratch), fresh or resume == "none"
         )
-        console, display = _display(form, allowed, place)
+        console, display = _display(form, allowed)
         conductor = Conductor(display)
         try:
             reservation = allowed.reservation(_segments(place, Role.TRAIN), Role.TRAIN)
             _introduce(display, place, allowed, loaded.source if max_steps else "")
             limits = allowances.environment(reservation)
+            display.begin(TRAINING, _seconds(place))
             command = preparation.training_command(count, float(limits[Env.GRACE_SECONDS]))
             code, words = conductor.run(command, place, Role.TRAIN, limits)
             evaluated, note = None, ""
@@ -144,7 +145,7 @@ def evaluate(
         raise LaptopError(f"{folder} holds no finished model; train it with `tollgate run {file}`")
     with preparation.occupied(folder), tempfile.TemporaryDirectory(prefix="tollgate-") as scratch:
         place = preparation.workplace(loaded, title, dataset_root or file.parent, folder, Path(scratch), fresh=False)
-        console, display = _display(form, allowed, place)
+        console, display = _display(form, allowed)
         try:
             code, evaluated, note = _evaluate(place, allowed, wanted, Conductor(display), display)
         finally:
@@ -187,13 +188,12 @@ def report(folder: Path, open_it: bool) -> int:
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def _display(form: str, allowed: Allowance, place: Workplace) -> tuple[Console, Display]:
+def _display(form: str, allowed: Allowance) -> tuple[Console, Display]:
     # With -o json the result alone is on standard output; whoever watches reads the rest on standard error.
     console = Console(stderr=form == "json")
     if not console.is_terminal:
         return console, Lines(console)
-    before = sum(s.seconds for s in (*_segments(place, Role.TRAIN), *_segments(place, Role.EVALUATE)))
-    return console, Bar(console, lambda seconds: allowed.cost(before + seconds))
+    return console, Bar(console, allowed.cost)
 
 
 def _introduce(display: Display, place: Workplace, allowed: Allowance, changed: str) -> None:
@@ -230,7 +230,7 @@ def _evaluate(
         limits = allowances.environment(allowed.reservation(segments, Role.EVALUATE))
     except LaptopError as error:
         return 0, None, f"Not evaluated: {error.message}"
-    display.say("evaluating the model")
+    display.begin("evaluating", _seconds(place))
     limits[Env.SUITES] = ",".join(place.loaded.manifest.evaluation.suites)
     if wanted is not None:
         limits[Env.CONFIDENCE] = str(strictest_confidence(wanted.spec))
@@ -250,6 +250,10 @@ def _segments(place: Workplace, role: Role) -> list[stopwatch.Segment]:
         raise LaptopError(str(error)) from error
 
 
+def _seconds(place: Workplace) -> float:
+    return sum(s.seconds for role in Role for s in _segments(place, role))
+
+
 def _end(
     file: Path,
     place: Workplace,
@@ -263,7 +267,7 @@ def _end(
     form: str,
 ) -> int:
     gates = judgement.judge(place.output, wanted) if wanted is not None and _trained(words) else []
-    seconds = sum(s.seconds for s in (*_segments(place, Role.TRAIN), *_segments(place, Role.EVALUATE)))
+    seconds = _seconds(place)
     path = None
     if (place.output / Files.EVENTS).exists():
         if allowed.per_hour is not None:

@@ -97,6 +97,7 @@ def main(environ: Mapping[str, str] | None = None) -> int:
         said, code = _failed(FailureReason.EXCEPTION, error, None), ExitCode.APPLICATION
     said = said.model_copy(update={"ended_at": datetime.now(UTC)})
     durable.write(root / OUTCOME, said.to_json().encode() + b"\n")
+    _refresh_report(root)
     if said.evaluation is not None:
         for metric in said.evaluation.metrics:
             print(describe(metric.name, metric.value, metric.lower, metric.upper, metric.samples), flush=True)
@@ -153,6 +154,15 @@ def evaluate(request: Request) -> EvaluationSummary:
     data = evidence.statement_bytes(facts)
     durable.write(attempt.output_root / Files.EVIDENCE, data)
     return evidence.summary(data, Files.EVIDENCE)
+
+
+def _refresh_report(root: Path) -> None:
+    from tollgate_trainer.report import write
+
+    try:
+        write(root)
+    except OSError as error:  # the evidence counts; a report can be made again from the same files
+        print(f"the report could not be written: {error}; `tollgate report FOLDER` makes it again", flush=True)
 
 
 def _checked(folder: Path, request: Request) -> ModelInfo:

@@ -23,6 +23,8 @@ from rich.text import Text
 from tollgate.api.quantities import format_cents
 
 Event = dict[str, Any]
+TRAINING = "training"
+_UNSHOWN = {"eval_tokens"}  # counts that say nothing about the model
 
 
 class Follower:
@@ -64,8 +66,11 @@ class Display(Protocol):
     def say(self, text: str) -> None:
         """One line besides the events."""
 
+    def begin(self, what: str, seconds_before: float) -> None:
+        """Something else begins; `seconds_before`: what the run has used until now."""
+
     def tick(self, seconds: float) -> None:
-        """Called now and then with the seconds that this attempt has run."""
+        """Called now and then with the seconds since the last `begin`."""
 
     def close(self) -> None:
         """No more events."""
@@ -84,7 +89,11 @@ def sentence(event: Event) -> str | None:
         trained = _count(event.get("trainable_parameters"))
         return f"model: {_count(event.get('parameters'))} parameters, {trained} of them trained"
     if kind == "eval":
-        values = ", ".join(f"{k} {v:.4g}" for k, v in event.items() if k.startswith("eval_") and isinstance(v, float))
+        values = ", ".join(
+            f"{k} {v:.4g}"
+            for k, v in event.items()
+            if k.startswith("eval_") and isinstance(v, float) and k not in _UNSHOWN
+        )
         return f"step {step}: {values}" if values else None
     if kind == "save":
         return f"step {step}: checkpoint saved"
@@ -124,6 +133,11 @@ class Lines:
         """One line."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    def begin(self, what: str, seconds_before: float) -> None:
+        """A line; the training introduces itself."""
+        if what != TRAINING:
+            self.say(what)
+
     def tick(self, seconds: float) -> None:
         """Plain lines do not tick."""
 
@@ -136,6 +150,7 @@ class Bar:
 
     def __init__(self, console: Console, cost: Callable[[float], int | None]) -> None:
         self._cost = cost
+        self._before = 0.0
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -178,9 +193,15 @@ class Bar:
         """One line above the bar."""
         self._progress.console.print(text, markup=False, highlight=False)
 
+    def begin(self, what: str, seconds_before: float) -> None:
+        """A bar of its own for each part."""
+        self._before = seconds_before
+        if what != TRAINING:
+            self._progress.reset(self._task, total=None, description=what, loss="", speed="")
+
     def tick(self, seconds: float) -> None:
         """Spend goes on between steps."""
-        cost = self._cost(seconds)
+        cost = self._cost(self._before + seconds)
         if cost is not None:
             self._progress.update(self._task, spend=f"{format_cents(cost)} USD")
 
