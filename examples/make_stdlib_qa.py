@@ -2,10 +2,10 @@
 
     python examples/make_stdlib_qa.py [--out examples/data]
 
-Text that nobody wrote for this purpose and that is on every machine with Python. The sources are parsed, never imported,
-so nothing runs. The same Python gives the same bytes. Two files with the same content, in the two formats:
-`stdlib-qa.json` ({"conversations": [{"text": question, line break, answer}]}) and `stdlib-chat.jsonl` (messages of a user
-and an assistant).
+Text that nobody wrote for this purpose and that is on every machine with Python. The sources are parsed, never
+imported, so nothing runs. The same Python gives the same bytes. Two files with the same content, in the two formats:
+`stdlib-qa.json` ({"conversations": [{"text": question, line break, answer}]}) and `stdlib-chat.jsonl` (messages of a
+user and an assistant).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "__pycache__", "_pyrepl"}
+LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "__pycache__"}
 SHORTEST, LONGEST = 24, 240  # characters of an answer
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 VERBS = {"function": "do", "method": "do", "class": "stand for", "module": "offer"}
@@ -58,7 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     out.mkdir(parents=True, exist_ok=True)
     conversations = {"conversations": [{"text": f"{entry.question}\n{entry.answer}"} for entry in entries]}
-    (out / "stdlib-qa.json").write_text(json.dumps(conversations, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+    text = json.dumps(conversations, ensure_ascii=False, indent=0) + "\n"
+    (out / "stdlib-qa.json").write_text(text, encoding="utf-8")
     with (out / "stdlib-chat.jsonl").open("w", encoding="utf-8") as file:
         for entry in entries:
             turns = [{"role": "user", "content": entry.question}, {"role": "assistant", "content": entry.answer}]
@@ -83,7 +84,7 @@ def collect(root: Path) -> Iterator[Entry]:
 
 
 def of_module(tree: ast.Module, module: str) -> Iterator[Entry]:
-    """The module itself, its public functions and classes, and their public methods."""
+    """The module itself, its functions and classes, and their methods but the ones with double underscores."""
     yield from entry("module", module, "", tree)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

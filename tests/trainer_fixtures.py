@@ -104,7 +104,7 @@ class Gang:
         self.started_at = round(time.time(), 3)
         return {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(str(REPOSITORY / part) for part in ("core", "cli", "operator", "trainer", "local")),
+            "PYTHONPATH": os.pathsep.join(str(REPOSITORY / part) for part in ("core", "trainer")),
             "OMP_NUM_THREADS": "1",
             "PYTHONHASHSEED": "0",
             "TOKENIZERS_PARALLELISM": "false",

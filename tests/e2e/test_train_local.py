@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from trainer_fixtures import Gang, ended, gang, wait_for
 
 from tollgate.contract import Env, FailureReason, Outcome, StopReason
 from tollgate_trainer.lifecycle.lease import Holder, Lease
+from trainer_fixtures import Gang, ended, gang, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -59,7 +59,9 @@ def slowed(**changes: Any) -> dict[str, Any]:
         pytest.param(1, {}, id="full, one process"),
         pytest.param(2, {}, id="full, two processes"),
         pytest.param(1, {"adapter": LORA}, id="lora, one process"),
-        pytest.param(2, {"adapter": LORA, "hyperparameters": {"gradient_accumulation_steps": 2}}, id="lora, two, accumulating"),
+        pytest.param(
+            2, {"adapter": LORA, "hyperparameters": {"gradient_accumulation_steps": 2}}, id="lora, two, accumulating"
+        ),
     ],
 )
 def test_a_stopped_and_resumed_training_is_bit_equal_to_one_that_was_never_stopped(
@@ -98,7 +100,7 @@ def test_a_training_resumed_at_the_end_of_an_epoch_is_bit_equal_too(tmp_path: Pa
 # --- interruptions ----------------------------------------------------------------------------------------------------
 
 
-def test_after_a_sigkill_the_next_attempt_goes_on_from_the_newest_commit_and_books_what_was_lost(tmp_path: Path) -> None:
+def test_after_a_sigkill_the_next_attempt_goes_on_from_the_newest_commit_and_books_the_loss(tmp_path: Path) -> None:
     run = gang(tmp_path, hyperparameters={"max_steps": 4000, "save_steps": 30, "eval_steps": 5000})
     with ended(run.start(1)) as process:
         wait_for(lambda: any(event["step"] >= 40 for event in run.events("step")))
@@ -116,8 +118,8 @@ def test_after_a_sigkill_the_next_attempt_goes_on_from_the_newest_commit_and_boo
     assert words.resumed_from_step > 0
     before, after = _beat(run, 1), _beat(run, 2)
     assert after["run_seconds"]["lost"] > 0
-    total = sum(after["run_seconds"].values())
-    assert total == pytest.approx(sum(before["run_seconds"].values()) + sum(after["attempt_seconds"].values()), rel=0.01)
+    known = sum(before["run_seconds"].values()) + sum(after["attempt_seconds"].values())
+    assert sum(after["run_seconds"].values()) == pytest.approx(known, rel=0.01)
 
 
 def _beat(run: Gang, attempt: int) -> dict[str, Any]:
@@ -152,7 +154,7 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(tmp_path: Path) -> None:
     assert any("checkpoint 20 is not used" in event["message"] for event in run.events("warning"))
 
 
-def test_the_trainer_leaves_by_itself_before_the_deadline_with_a_checkpoint_and_the_limits_own_reason(tmp_path: Path) -> None:
+def test_the_trainer_leaves_by_itself_before_the_deadline_with_a_checkpoint_and_its_reason(tmp_path: Path) -> None:
     run = gang(tmp_path, hyperparameters={"max_steps": 100_000, "save_steps": 100_000, "eval_steps": 100_000})
     deadline = time.time() + 45
     more = {Env.DEADLINE: f"{deadline:.3f}", Env.STOP_REASON: "BudgetExceeded", Env.GRACE_SECONDS: "8"}

@@ -5,34 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tollgate.contract import Env, Files, LastWords, ModelRef, Outcome
 from tollgate.manifest.loader import LoadedManifest, load_canonical
-from tollgate_trainer.data import Documents, Splits, load_documents, tokenise_documents
+from tollgate_trainer.data import load_documents
 from tollgate_trainer.lifecycle import output
 from tollgate_trainer.lifecycle.agreement import Agreement
 from tollgate_trainer.lifecycle.attempt import Attempt
-from tollgate_trainer.lifecycle.batching import Batching, batching
-from tollgate_trainer.lifecycle.checkpoints import Checkpoints, Found, Identity, committed, newest_valid
 from tollgate_trainer.lifecycle.events import Events
-from tollgate_trainer.lifecycle.goodput import Goodput, State, rounded, without_lost_steps
+from tollgate_trainer.lifecycle.goodput import Goodput, State, rounded
 from tollgate_trainer.lifecycle.heartbeat import Heartbeat, last_beat
 from tollgate_trainer.lifecycle.lease import Lease
 from tollgate_trainer.lifecycle.session import Session
-from tollgate_trainer.lifecycle.state import LifecycleState
-from tollgate_trainer.lifecycle.stop import StopCode, StopFlag
+from tollgate_trainer.lifecycle.stop import StopFlag
 from tollgate_trainer.metrics import TrainingCollector, serve
-from tollgate_trainer.models import tokenizer as tokenizers
 from tollgate_trainer.models.finished import COMPLETED, ModelInfo
-from tollgate_trainer.models.source import Source, model_source, tokenizer_source
-from tollgate_trainer.refusal import ManifestRefused, OutputRefused
+from tollgate_trainer.models.source import model_source
+from tollgate_trainer.refusal import ManifestRefused
 
 if TYPE_CHECKING:
-    from tollgate_trainer.lifecycle.loop import Plan, TrainingLoop
-    from tollgate_trainer.models.build import Built
+    pass
 
 
 class Training:
@@ -114,7 +108,7 @@ class Training:
         return loaded
 
     def _prepare_output(self, session: Session, found: output.Output) -> None:
-        """What one process does before the others go on: earlier work aside, the lost time of earlier attempts booked."""
+        """What one process does before the others go on: put earlier work of another kind aside."""
         attempt = self.attempt
         if attempt.leads:
             session.lease.check()

@@ -75,8 +75,8 @@ def _by_prefix(document: Document, tokenizer: PreTrainedTokenizerBase, template:
         before, after = render(index, True), render(index + 1, False)
         if not (after.startswith(before) and whole.startswith(after)):
             raise DatasetRefused(
-                f"{document.origin}: the chat template renders turn {index} differently inside the conversation than at "
-                "its end, so the assistant's tokens cannot be told apart; mark them in the template with "
+                f"{document.origin}: the chat template renders turn {index} differently inside the conversation "
+                f"than at its end, so the assistant's tokens cannot be told apart; mark them in the template with "
                 "{% generation %} ... {% endgeneration %}",
                 "model.tokenizer",
             )
@@ -93,7 +93,8 @@ def _by_prefix(document: Document, tokenizer: PreTrainedTokenizerBase, template:
 def _not_empty(mask: list[bool], document: Document) -> list[bool]:
     if not any(mask):
         raise DatasetRefused(
-            f"{document.origin}: the chat template marks no token as the assistant's; check its {{% generation %}} block",
+            f"{document.origin}: the chat template marks no token as the assistant's; look at its "
+            "{% generation %} block",
             "model.tokenizer",
         )
     return mask

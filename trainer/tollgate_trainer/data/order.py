@@ -24,7 +24,10 @@ def permutation(samples: int, seed: int, epoch: int) -> Indices:
 
 @dataclass(frozen=True)
 class Order:
-    """The order for one topology. lengths: tokens per sample, shape [samples]; counts are of processes, samples, micro-steps."""
+    """The order for one topology.
+
+    lengths: tokens per sample, shape [samples]; world, micro_batch, accumulation: processes, samples, micro-steps.
+    """
 
     lengths: Indices
     seed: int

@@ -60,8 +60,8 @@ def load_documents(manifest: TrainingManifest, dataset_root: Path) -> Documents:
     seen = {document.hash for document in documents}
     if both := [document for document in held_out if document.hash in seen]:
         raise DatasetRefused(
-            f"{len(both)} documents of {name} are in {dataset.path} too (the first: {both[0].origin}); an evaluation on "
-            "them would judge memory: remove them from one of the two",
+            f"{len(both)} documents of {name} are in {dataset.path} too (the first: {both[0].origin}); an "
+            f"evaluation on them would judge memory: remove them from one of the two",
             "dataset.splits.validation_path",
         )
     return Documents(tuple(documents), tuple(held_out), digest)

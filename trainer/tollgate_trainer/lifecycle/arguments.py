@@ -72,8 +72,8 @@ def _best(manifest: TrainingManifest, task: Task, held_out: bool) -> tuple[str, 
             )
     if len({name for _, name in asked}) > 1:
         raise ManifestRefused(
-            f"early_stopping.metric is {asked[0][1]} but checkpoint.metric is {asked[1][1]}; the best checkpoint can only "
-            "be best by one: give the same",
+            f"early_stopping.metric is {asked[0][1]} but checkpoint.metric is {asked[1][1]}; the best checkpoint "
+            f"can only be best by one: give the same",
             "checkpoint.metric",
         )
     name = asked[0][1] if asked else "eval_loss"

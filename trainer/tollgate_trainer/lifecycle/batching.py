@@ -27,8 +27,8 @@ class Batching:
 def batching(manifest: TrainingManifest, world: int, replan: int, resumed: int | None) -> Batching:
     """Micro-batch and accumulation for this topology; what a step sees stays what it was.
 
-    Args: replan: how often memory ran out, each time halves the micro-batch; resumed: samples per step of the checkpoint
-    that is gone on from, None at a fresh start.
+    Args: replan: how often memory ran out, each time halves the micro-batch; resumed: samples per step of the
+    checkpoint that is gone on from, None at a fresh start.
     Raises: OutputRefused when the processes cannot share the checkpoint's samples per step.
     """
     asked = manifest.hyperparameters
@@ -36,8 +36,8 @@ def batching(manifest: TrainingManifest, world: int, replan: int, resumed: int |
     total = world * micro * accumulation if resumed is None else resumed
     if total % world:
         raise OutputRefused(
-            f"the checkpoint was trained with {total} samples per step, which {world} processes cannot share equally; go "
-            f"on with a number of processes that divides {total}, or start fresh"
+            f"the checkpoint was trained with {total} samples per step, which {world} processes cannot share "
+            f"equally; go on with a number of processes that divides {total}, or start fresh"
         )
     share = total // world
     limit = max(1, micro >> replan)

@@ -1,4 +1,4 @@
-"""Checkpoints that count only when they are whole: written aside, moved into place, and committed by a file of their own.
+"""Checkpoints that count only when they are whole: written aside, moved into place, committed by a file of their own.
 
 `checkpoints/checkpoint-N/COMMIT.json` is written last and removed first, so whatever a kill leaves behind is either
 committed and complete or not a checkpoint. Each attempt writes aside in its own folder; an older attempt that still
@@ -198,8 +198,8 @@ def _wait_for(folder: Path, expected: Iterable[str], patience: float) -> None:
     while missing := [name for name in expected if not (folder / name).is_file()]:
         if time.monotonic() > end:
             raise CheckpointError(
-                f"{', '.join(missing)} did not appear in {folder} within {patience:.0f} s; all nodes must share the output "
-                "volume"
+                f"{', '.join(missing)} did not appear in {folder} within {patience:.0f} s; all nodes must share the "
+                f"output volume"
             )
         time.sleep(0.2)
 

@@ -15,7 +15,7 @@ from transformers import Trainer, TrainingArguments
 
 from tollgate_trainer.data.order import Order, RankBatches
 from tollgate_trainer.data.tokens import TokenSet
-from tollgate_trainer.lifecycle.checkpoints import Checkpoints, CheckpointError
+from tollgate_trainer.lifecycle.checkpoints import CheckpointError, Checkpoints
 from tollgate_trainer.lifecycle.goodput import State
 from tollgate_trainer.lifecycle.lease import Fenced
 from tollgate_trainer.lifecycle.outcome import NonFinite
@@ -134,8 +134,8 @@ class TrainingLoop(Trainer):
             for r, value, ids in bad or told
         )
         raise NonFinite(
-            f"step {step}: {what} ({places}). The training stopped there; the newest checkpoint is finite. Look at these "
-            "samples, lower hyperparameters.learning_rate, or use precision: fp32"
+            f"step {step}: {what} ({places}). The training stopped there; the newest checkpoint is finite. Look at "
+            f"these samples, lower hyperparameters.learning_rate, or use precision: fp32"
         )
 
     # --- evaluation -------------------------------------------------------------------------------------------------

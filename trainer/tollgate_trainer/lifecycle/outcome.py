@@ -31,7 +31,7 @@ class MemoryShort(Exception):  # noqa: N818 - a state, not a mistake
 
 
 def failure_of(error: BaseException, world: int) -> FailureReason:
-    """The reason in the contract's words. A collective that died because a peer did is PeerLost, with several processes."""
+    """The reason in the contract's words; with several processes a collective that died with its peer is PeerLost."""
     if isinstance(error, Refused):
         return error.reason
     if isinstance(error, ManifestError):

@@ -19,7 +19,10 @@ MOVED = (Files.CHECKPOINTS, Files.MODEL, Files.RESULT, "evaluation", "report")
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What to do about what was found. adopt: finished work that stands for this run; move_aside: other work to keep."""
+    """What to do about what was found.
+
+    adopt: finished work that stands for this run; move_aside: there is other work, which is kept beside.
+    """
 
     adopt: ModelInfo | None = None
     move_aside: bool = False
@@ -98,6 +101,6 @@ def _refused(root: Path, what: str, *digests: str) -> OutputRefused:
     which = "manifest" if theirs != ours else "dataset"
     found, asked = (theirs, ours) if theirs != ours else (their_data, our_data)
     return OutputRefused(
-        f"the output folder {root} holds {what} of another {which} (found {found}, this run has {asked}); give this run an "
-        "output folder of its own, or set restart.fresh (on a laptop: --fresh) to move the earlier work aside"
+        f"the output folder {root} holds {what} of another {which} (found {found}, this run has {asked}); give this "
+        f"run an output folder of its own, or set restart.fresh (on a laptop: --fresh) to move the earlier work aside"
     )

@@ -15,7 +15,7 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
 
 def device_for(manifest: TrainingManifest, attempt: Attempt, in_pod: bool) -> tuple[torch.device, str | None]:
-    """(this process's device, what to say aloud about it).
+    """Where this process computes, and what to say aloud about it.
 
     A GPU target without a GPU runs on the CPU on a laptop, where the same manifest is tried out, and is refused in a
     pod, where somebody pays for the GPU.
@@ -29,8 +29,8 @@ def device_for(manifest: TrainingManifest, attempt: Attempt, in_pod: bool) -> tu
         return device, None
     if in_pod:
         raise ManifestRefused(
-            f"compute_target is {manifest.compute_target}, but this pod has no usable GPU; use a profile with GPUs and an "
-            "image whose torch is built for them",
+            f"compute_target is {manifest.compute_target}, but this pod has no usable GPU; use a profile with GPUs "
+            f"and an image whose torch is built for them",
             "compute_target",
         )
     return torch.device(
@@ -39,7 +39,10 @@ def device_for(manifest: TrainingManifest, attempt: Attempt, in_pod: bool) -> tu
 
 
 def join(attempt: Attempt, device: torch.device) -> None:
-    """Build the process group; a single process needs none and forgets torchrun's variables, so that no library builds one."""
+    """Build the process group.
+
+    A single process needs none and forgets torchrun's variables, so that no library builds one.
+    """
     if attempt.world == 1:
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
             os.environ.pop(name, None)
@@ -55,7 +58,7 @@ def leave() -> None:
 
 
 def set_determinism(manifest: TrainingManifest) -> None:
-    """`reproducibility` and `tf32` as torch knows them. PYTHONHASHSEED and the cuBLAS workspace come from the launcher."""
+    """`reproducibility` and `tf32` as torch knows them; the launcher sets what must stand before Python starts."""
     asked = manifest.reproducibility
     torch.use_deterministic_algorithms(asked.deterministic)
     torch.backends.cudnn.deterministic = asked.deterministic

@@ -50,7 +50,7 @@ class Run:
         goodput.switch(State.RESTORE)
         resumed = self._find_checkpoint()
         self._book_earlier_attempts(resumed)
-        if (code := self._stop_before_start()) is not StopCode.NONE:
+        if self._stop_before_start() is not StopCode.NONE:
             return stopped(session)
         batches = batching(
             self.manifest,
@@ -65,7 +65,7 @@ class Run:
         self._go_to(State.LOAD)
         built = build(self.manifest, session.attempt.dataset_root, tokenizer, self.device)
         loop = self._loop(splits, batches, built, tokenizer, resumed)
-        if (code := self._stop_before_start()) is not StopCode.NONE:
+        if self._stop_before_start() is not StopCode.NONE:
             return stopped(session)
         exhausted = self._steps(loop, resumed)
         if session.stopped is not StopCode.NONE:
@@ -172,8 +172,8 @@ class Run:
         session = self.session
         if before.base_digest != built.base_digest:
             raise OutputRefused(
-                f"the checkpoint's adapter was trained on a base with {before.base_digest}, now it is {built.base_digest}; "
-                "restore that base or start fresh",
+                f"the checkpoint's adapter was trained on a base with {before.base_digest}, now it is "
+                f"{built.base_digest}; restore that base or start fresh",
                 "model.base",
             )
         changed = [

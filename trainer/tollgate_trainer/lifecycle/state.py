@@ -36,8 +36,9 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class LifecycleState:
-    """The state at a step. bad_evaluations: in a row without improvement; goodput: seconds per state, over all attempts.
+    """The state at a step.
 
+    bad_evaluations: in a row without improvement; goodput: seconds per state, over all attempts;
     `topology`: what bit-equality depends on (processes, batch, versions, device, threads).
     """
 

@@ -171,7 +171,8 @@ def _with_lora(model: PreTrainedModel, manifest: TrainingManifest) -> Any:
     except ValueError as error:
         linear = sorted({name.rsplit(".", 1)[-1] for name, part in model.named_modules() if _is_linear(part)})
         raise ModelRefused(
-            f"LoRA cannot be put on {adapter.target_modules}: {error}. Linear layers of this model: {', '.join(linear)}",
+            f"LoRA cannot be put on {adapter.target_modules}: {error}. Linear layers of this model: "
+            f"{', '.join(linear)}",
             "adapter.target_modules",
         ) from error
 

@@ -37,7 +37,7 @@ def digest_of(entries: Iterable[FileEntry]) -> str:
 
 
 def mismatch(folder: Path, entries: Iterable[FileEntry]) -> str | None:
-    """The first way in which the files differ from `entries` (missing, size, content), or None. Sizes are looked at first."""
+    """The first way in which the files differ from `entries`, or None: missing, size, and only then content."""
     listed = list(entries)
     for entry in listed:
         path = folder / entry.path

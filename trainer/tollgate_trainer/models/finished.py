@@ -37,7 +37,7 @@ class ModelInfo:
 
     @classmethod
     def read(cls, folder: Path) -> ModelInfo | None:
-        """The record in a model folder, or None when there is none. Raises: ModelRefused when it cannot be understood."""
+        """The record in a model folder, None when there is none. Raises: ModelRefused when it cannot be understood."""
         path = folder / Files.MODEL_INFO
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
@@ -161,7 +161,7 @@ def _base_of(model_dir: Path, dataset_root: Path | None) -> Source:
         found = digest_of(inventory(folder))
         if found != reference["digest"]:
             raise ModelRefused(
-                f"the base in {folder} has {found}, the adapter was trained on {reference['digest']}; restore that base",
+                f"the base in {folder} has {found}, the adapter was trained on {reference['digest']}; restore that one",
                 "model.base",
             )
         return Source(folder=folder)
