@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import runs
 
 from tollgate_local.cluster import Cluster, NodeShape, down, up
 from tollgate_local.demo.volumes import environment_folder
+from tollgate_local.progress import to_stderr
 from tollgate_local.testing import make_namespace
 
 _numbers = itertools.count(1)
@@ -25,10 +27,10 @@ def node_settings(tmp_path_factory: pytest.TempPathFactory) -> NodeShape:
     return NodeShape(
         state=tmp_path_factory.mktemp("node"),
         audit=True,
-        bridge=f"tgtest{slot}",
+        bridge=f"tgslot{slot}",
         net=f"10.{250 - slot}.7",
-        services=f"10.{97 + slot}",
-        pods=f"10.{245 - slot}",
+        services=f"10.{100 + slot}",
+        pods=f"10.{240 - slot}",
         cgroup=f"tollgate-test{slot}",
     )
 
@@ -51,3 +53,9 @@ def namespace(node_cluster: Cluster) -> Iterator[str]:
 def environment() -> Path:
     """This environment's packages, which pods get as a read-only volume."""
     return environment_folder()
+
+
+@pytest.fixture(scope="session")
+def tollgate(node_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> runs.Tollgate:
+    """Tollgate as `helm install` puts it on a cluster, once for all tests; each test names its runs differently."""
+    return runs.install_for_tests(node_cluster, tmp_path_factory.mktemp("volumes"), to_stderr)
