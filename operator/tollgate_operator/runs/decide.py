@@ -35,12 +35,11 @@ from tollgate_operator.runs.stopping import withdraw
 
 Policy: TypeAlias = Callable[[Situation, datetime], Decision | None]
 
-BEFORE_READING: Final[tuple[Policy, ...]] = (deletion, readable)
-"""Rules that need no readable spec or status."""
+BEFORE_READING: Final[tuple[Policy, ...]] = (deletion, readable, strays)
+"""Rules that look at what is stored: they need no readable spec, or act on what was booked and written."""
 
 POLICIES: Final[tuple[Policy, ...]] = (
     certainty,
-    strays,
     finished,
     waiting,
     limits,

@@ -51,12 +51,21 @@ def book(attempt: Attempt, checkpoint_at: datetime | None) -> Attempt:
 
 
 def job_end(situation: Situation, attempt: Attempt, job: JobFacts | None, now: datetime) -> datetime | None:
-    """When it was proven that no pod of the Job lives: its Failed or Complete, or that it is gone altogether."""
-    if job is not None:
-        return job.finished.at if job.finished else None
-    if attempt.job_uid is None or not situation.live or any(not pod.over for pod in situation.pods_of(attempt)):
+    """When it was proven that no pod of the Job lives: its Failed or Complete, or a live look that found none.
+
+    A look proves it for a Job that is gone, and for one that was suspended after it had started.
+    """
+    if job is not None and job.finished is not None:
+        return job.finished.at
+    known = attempt.job_uid is not None if job is None else suspended_after_start(attempt, job)
+    if not known or not situation.live or any(not pod.over for pod in situation.pods_of(attempt)):
         return None
     return now
+
+
+def suspended_after_start(attempt: Attempt, job: JobFacts) -> bool:
+    """Whether somebody suspended a Job that had run: its pods are deleted, and it would start anew by itself."""
+    return job.suspend and job.finished is None and attempt.start_time is not None
 
 
 def absent(situation: Situation, attempt: Attempt, now: datetime) -> set[str]:

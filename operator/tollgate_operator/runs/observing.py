@@ -24,7 +24,7 @@ from tollgate.limits.forecast import Outlook, forecast
 from tollgate.limits.ledger import Folded, is_closed, rate_per_hour, spent
 from tollgate_operator.facts import JobFacts, PodFacts, ProgressFacts
 from tollgate_operator.runs.classify import LIMIT_STOPS, cause, completed, failure, words_of
-from tollgate_operator.runs.ledgering import book, charge, job_end, lost_with_node
+from tollgate_operator.runs.ledgering import book, charge, job_end, lost_with_node, suspended_after_start
 from tollgate_operator.runs.situation import Situation, with_attempt
 
 
@@ -54,20 +54,15 @@ def observe(situation: Situation, now: datetime) -> Situation:
 def over(situation: Situation, attempt: Attempt, now: datetime) -> bool:
     """Whether no pod of the attempt lives any more, as far as can be known: nothing of it can spend or commit."""
     job, pods = situation.job_of(attempt), situation.pods_of(attempt)
-    if job is None:
-        return job_end(situation, attempt, None, now) is not None
-    if job.finished is not None:
+    if job is not None and job.finished is not None:
         return situation.live or all(pod.over for pod in pods)
-    if suspended_after_start(attempt, job):
-        return situation.live and all(pod.over for pod in pods)
+    if job_end(situation, attempt, job, now) is not None:
+        return True
+    if job is None:
+        return False
     left = [pod for pod in pods if not pod.over]
     stopped = job.decided is not None or job.stop_reason is not None
     return stopped and bool(left) and all(lost_with_node(situation, pod, now) for pod in left)
-
-
-def suspended_after_start(attempt: Attempt, job: JobFacts) -> bool:
-    """Whether somebody suspended a Job that had run: its pods are deleted, and it would start anew by itself."""
-    return job.suspend and job.finished is None and attempt.start_time is not None
 
 
 def _adopted(situation: Situation, attempt: Attempt) -> Attempt:

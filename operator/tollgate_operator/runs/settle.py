@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from tollgate.api.quantities import Usd, format_usd
-from tollgate.api.training_run import Attempt, ConditionType, Forecast, TrainingRunStatus
+from tollgate.api.training_run import Attempt, ConditionType, Cost, Forecast, TrainingRunStatus
 from tollgate.limits.forecast import newly_crossed
 from tollgate.limits.ledger import Folded, by_category, fold, is_closed, rate_per_hour, spent
 from tollgate.limits.stop import exhaustion
@@ -98,7 +98,9 @@ def _costed(situation: Situation, now: datetime) -> TrainingRunStatus:
     used = spent(status.attempts, now, history)
     rate = rate_per_hour(status.attempts)
     open_attempts = [a for a in status.attempts if not is_closed(a)]
-    outlook = outlook_of(situation, now) if situation.current else None
+    current = situation.current
+    outlook = outlook_of(situation, now) if current else None
+    limit = caps_in_force(situation, current)[0].cost if current else old.limit_usd
     cost = old.model_copy(
         update={
             "spent_usd": Usd(used.micro),
@@ -107,10 +109,19 @@ def _costed(situation: Situation, now: datetime) -> TrainingRunStatus:
             "by_category": {k.value: Usd(v) for k, v in by_category(status.attempts, now, history).items() if v},
             "forecast_usd": Forecast(p50=_usd(outlook.cost_p50), p90=_usd(outlook.cost_p90)) if outlook else None,
             "exhausted_at": _exhausted_at(situation, now),
+            "limit_usd": _usd(limit),
+            "notified": _still_crossed(old, limit, used.micro),
             "updated_at": now,
         }
     )
     return status.model_copy(update={"cost": cost})
+
+
+def _still_crossed(old: Cost, limit: int | None, used: int) -> list[float] | None:
+    """Thresholds of a limit that was raised since are told again when they are crossed again."""
+    if limit is None or old.limit_usd == limit:
+        return old.notified
+    return [share for share in old.notified or [] if used >= share * limit]
 
 
 def _exhausted_at(situation: Situation, now: datetime) -> datetime | None:

@@ -71,6 +71,20 @@ class Situation:
         """The attempt that is going on: its number was written, its outcome was not."""
         return next((a for a in reversed(self.status.attempts) if a.outcome is None), None)
 
+    @property
+    def leftovers(self) -> tuple[JobFacts, ...]:
+        """Jobs of no going attempt that run or could start, and that nobody has stopped yet."""
+        current = self.current
+        kept = self.job_of(current) if current is not None else None
+        return tuple(
+            job
+            for job in self.jobs
+            if job.finished is None
+            and job.deleting is None
+            and (kept is None or job.uid != kept.uid)
+            and (job.suspend or (job.stop_reason is None and job.decided is None))
+        )
+
     def last(self, role: Role) -> Attempt | None:
         """The newest attempt of a role."""
         return max((a for a in self.status.attempts if a.role == role), key=lambda a: a.number, default=None)

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from tollgate.api.quantities import Usd
 from tollgate.api.training_run import Attempt, ConditionType, Cost, Phase, TrainingRunStatus
-from tollgate.contract import Role
+from tollgate.contract import Role, StopReason
 from tollgate.gates.verdict import strictest_confidence
 from tollgate.limits.refusal import Refusal
 from tollgate.limits.stop import Reservation, can_resume, grace_for, reserve
@@ -23,6 +23,7 @@ from tollgate_operator.runs.counting import count
 from tollgate_operator.runs.ledgering import lost_with_node
 from tollgate_operator.runs.situation import Situation, with_attempt
 from tollgate_operator.runs.status import Told, tell
+from tollgate_operator.runs.stopping import end_job
 from tollgate_operator.runs.terms import Terms, evaluation_of, terms, used_by_others
 
 _LOOK_AGAIN = 5.0
@@ -115,6 +116,18 @@ def takes_over(situation: Situation) -> bool:
     return all(is_over(run) for run in situation.neighbours)
 
 
+def held_up(situation: Situation, now: datetime) -> Decision | None:
+    """Why nothing can be started yet: an older Job could still start, or a pod still writes. None: nothing holds it up.
+
+    An older Job is ended after the status that books it was written.
+    """
+    if old := situation.leftovers:
+        ends = tuple(end_job(job, StopReason.GANG) for job in old)
+        return Decision(status=situation.status, after=ends, requeue_after=1.0)
+    pod = still_there(situation, now)
+    return wait_for(pod, situation, now) if pod is not None else None
+
+
 def still_there(situation: Situation, now: datetime) -> PodFacts | None:
     """A pod that may still write into the output folder, of an older attempt or of another run; None: there is none.
 
@@ -144,7 +157,7 @@ def _with_cost(status: TrainingRunStatus, agreed: Terms, now: datetime) -> Train
     old = status.cost or Cost(spent_usd=Usd(0))
     cost = old.model_copy(
         update={
-            "limit_usd": None if agreed.caps.cost is None else Usd(agreed.caps.cost),
+            "limit_usd": old.limit_usd if status.cost else None if agreed.caps.cost is None else Usd(agreed.caps.cost),
             "evaluation_reserve_usd": Usd(agreed.evaluation_reserve) if agreed.evaluation_reserve else None,
             "price": agreed.rate.status(now),
         }

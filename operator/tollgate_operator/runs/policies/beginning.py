@@ -11,7 +11,7 @@ from tollgate_operator.decision import Decision, EmitEvent, Look
 from tollgate_operator.runs.admission import claims_refusal
 from tollgate_operator.runs.policies.acceptance import LOOK_AGAIN
 from tollgate_operator.runs.situation import Situation
-from tollgate_operator.runs.starting import reservation, start, still_there, wait_for
+from tollgate_operator.runs.starting import held_up, reservation, start
 from tollgate_operator.runs.status import refused, stopped
 from tollgate_operator.runs.terms import terms
 
@@ -42,6 +42,6 @@ def beginning(situation: Situation, now: datetime) -> Decision | None:
         event = EmitEvent("Warning", found.reason, found.message)
         status = refused(situation, now, found.reason, found.message)
         return Decision(status=status, requeue_after=LOOK_AGAIN, events=(event,))
-    if (pod := still_there(situation, now)) is not None:
-        return wait_for(pod, situation, now)
+    if (wait := held_up(situation, now)) is not None:
+        return wait
     return start(situation, agreed, reserved, now)

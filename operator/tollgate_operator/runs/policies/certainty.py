@@ -7,7 +7,7 @@ from datetime import datetime
 from tollgate.api.training_run import Attempt
 from tollgate.limits.ledger import is_closed
 from tollgate_operator.decision import Decision, Look
-from tollgate_operator.runs.observing import suspended_after_start
+from tollgate_operator.runs.ledgering import suspended_after_start
 from tollgate_operator.runs.situation import Situation
 
 

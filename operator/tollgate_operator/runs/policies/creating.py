@@ -8,7 +8,7 @@ from tollgate.api.training_run import Phase
 from tollgate.limits.refusal import Refusal
 from tollgate_operator.decision import Decision, Look
 from tollgate_operator.runs.situation import Situation
-from tollgate_operator.runs.starting import agreed_terms, creation, still_there, wait_for
+from tollgate_operator.runs.starting import agreed_terms, creation, held_up
 from tollgate_operator.runs.status import tell
 
 _LOOK_AGAIN = 30.0
@@ -29,6 +29,6 @@ def creating(situation: Situation, now: datetime) -> Decision | None:
         return Decision(
             status=tell(situation, now, situation.status.phase or Phase.PENDING, message), requeue_after=_LOOK_AGAIN
         )
-    if (pod := still_there(situation, now)) is not None:
-        return wait_for(pod, situation, now)
+    if (wait := held_up(situation, now)) is not None:
+        return wait
     return Decision(status=situation.status, after=creation(situation, attempt, agreed))

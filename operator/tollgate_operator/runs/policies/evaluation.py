@@ -10,7 +10,7 @@ from tollgate.limits.refusal import Refusal
 from tollgate_operator.decision import Decision, EmitEvent, Look
 from tollgate_operator.runs.policies.restart import described
 from tollgate_operator.runs.situation import Situation
-from tollgate_operator.runs.starting import reservation, start, still_there, wait_for
+from tollgate_operator.runs.starting import held_up, reservation, start
 from tollgate_operator.runs.status import Told, succeeded
 from tollgate_operator.runs.terms import evaluation_of, terms
 from tollgate_operator.runs.verdicts import judged, summary
@@ -44,8 +44,8 @@ def evaluation(situation: Situation, now: datetime) -> Decision | None:
         return _succeed(situation, now, EvaluationState.FAILED, f"the evaluation could not start: {why}")
     if not situation.live or situation.foreign_pods is None:
         return Decision(look=frozenset({Look.CHILDREN, Look.OUTPUT}))
-    if (pod := still_there(situation, now)) is not None:
-        return wait_for(pod, situation, now)
+    if (wait := held_up(situation, now)) is not None:
+        return wait
     pending = EvaluationStatus(state=EvaluationState.RUNNING)
     told = situation.with_status(situation.status.model_copy(update={"evaluation": pending}))
     return start(told, agreed, reserved, now)

@@ -6,8 +6,7 @@ from datetime import datetime
 
 from tollgate.api.training_run import Attempt, Phase
 from tollgate_operator.decision import Decision
-from tollgate_operator.runs.ledgering import next_lost_at
-from tollgate_operator.runs.observing import suspended_after_start
+from tollgate_operator.runs.ledgering import next_lost_at, suspended_after_start
 from tollgate_operator.runs.situation import Situation, with_attempt
 from tollgate_operator.runs.status import tell
 from tollgate_operator.runs.stopping import end_job
