@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,6 +54,7 @@ class Pod:
     folder: Path
     environ: dict[str, str]
     started: list[subprocess.Popen[str]] = field(default_factory=list)
+    wrapped: tuple[str, ...] = ()
 
     @property
     def output(self) -> Path:
@@ -61,7 +63,16 @@ class Pod:
     def start(self, program: str, *arguments: str, **environ: str) -> subprocess.Popen[str]:
         name = f"program-{len(self.started)}.py"
         (self.folder / name).write_text(PREAMBLE + program)
-        command = [sys.executable, "-m", "tollgate_trainer.launch", "--", sys.executable, name, *arguments]
+        command = [
+            *self.wrapped,
+            sys.executable,
+            "-m",
+            "tollgate_trainer.launch",
+            "--",
+            sys.executable,
+            name,
+            *arguments,
+        ]
         process = subprocess.Popen(
             command,
             cwd=self.folder,
@@ -562,3 +573,29 @@ def test_when_the_launcher_is_killed_outright_the_command_is_asked_to_leave(pod:
     process.kill()
     process.wait()
     wait_for(lambda: is_gone(pid), "the command to end")
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root and unshare")
+
+
+@needs_root
+def test_as_pid_1_it_reaps_orphans_and_hears_a_stop(pod: Pod) -> None:
+    program = """
+orphan = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', ''])"
+for _ in range(5): subprocess.run([sys.executable, "-c", orphan])
+def zombies():
+    stats = [p.read_text() for p in Path("/proc").glob("[0-9]*/stat")]
+    return [s for s in stats if s.rpartition(")")[2].split()[0] == "Z"]
+end = time.monotonic() + 30
+while zombies() and time.monotonic() < end: time.sleep(0.05)
+signal.signal(signal.SIGTERM, lambda *_: (leave('stopped', 'Signal', step=len(zombies())), sys.exit(75)))
+Path("ready").write_text(str(os.getppid()))
+while True: time.sleep(600)"""
+    pod.wrapped = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+    process = pod.start(program)
+    assert pod.wait_for_file("ready") == "1"
+    (first,) = (int(p) for p in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    os.kill(first, signal.SIGTERM)
+    code, _, err = pod.finish(process)
+    assert code == 75, err
+    assert pod.message().step == 0, "no zombie was left"

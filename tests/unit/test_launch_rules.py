@@ -279,3 +279,14 @@ def test_a_name_that_gets_its_address_late_is_found() -> None:
 
     surroundings.resolve("job-0", 60, lookup=lookup, clock=lambda: seconds, sleep=sleep)
     assert next(answers, "all were asked") == "all were asked"
+
+
+def test_a_pod_s_uid_without_a_name_gets_one_and_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    found = surroundings.child_environment({"HOME": "/"}, ["x"], node_index=1, started_at=1.0, deadline=None)
+    assert found["USER"] == found["LOGNAME"] == "tollgate"
+    assert os.access(found["HOME"], os.W_OK)
+    assert found["HOME"] != "/"

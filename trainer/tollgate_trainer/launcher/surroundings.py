@@ -45,8 +45,8 @@ def child_environment(
     try:
         pwd.getpwuid(os.getuid())
     except KeyError:  # a pod's uid is in no passwd file, and libraries ask for the user's name
-        result.setdefault("USER", "tollgate")
-        result.setdefault("LOGNAME", result["USER"])
+        result["USER"] = result.get("USER") or "tollgate"
+        result["LOGNAME"] = result.get("LOGNAME") or result["USER"]
     return result
 
 
