@@ -10,6 +10,7 @@ from tollgate_local import controlplane, host, kwok, node, processes
 from tollgate_local.api import Api
 from tollgate_local.errors import StartError
 from tollgate_local.images.load import load, pause_image
+from tollgate_local.kernel import Machine
 from tollgate_local.progress import Say
 from tollgate_local.settings import LoopbackShape, NodeShape
 from tollgate_local.state import Record, StateFolder
@@ -30,7 +31,7 @@ def bring_up(record: Record, folder: StateFolder, programs: dict[str, Path], say
     controlplane.write_pki(record, folder)
     controlplane.write_files(record, folder)
     if isinstance(settings, NodeShape):
-        host.save_kernel(folder.sysctls)
+        Machine().claim(folder.sysctls)
         host.make_link(settings)
         host.make_cgroups(settings)
     say("starting the control plane (usually 3 to 5 s)")

@@ -13,11 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tollgate_local.errors import StartError
-from tollgate_local.processes import boot_id
 from tollgate_local.settings import NodeShape
 
 __all__ = [
-    "FIXED_FOLDERS",
     "attach",
     "cgroups",
     "check_free",
@@ -26,28 +24,12 @@ __all__ = [
     "make_link",
     "remove_cgroups",
     "remove_link",
-    "restore_kernel",
     "routes",
     "run",
-    "save_kernel",
     "set_link",
 ]
 
 _CGROUPS = Path("/sys/fs/cgroup")
-_CNI = Path("/var/lib/cni")
-_KUBELET = Path("/var/lib/kubelet")
-FIXED_FOLDERS = (_CNI, _KUBELET)
-"""Folders whose place is compiled into libcni and the kubelet; the node mounts its own over them."""
-
-_SYSCTLS = (
-    "vm/overcommit_memory",
-    "vm/panic_on_oom",
-    "kernel/panic",
-    "kernel/panic_on_oops",
-    "kernel/keys/root_maxkeys",
-    "kernel/keys/root_maxbytes",
-)
-"""What the kubelet sets for the whole machine."""
 
 
 def run(*command: str) -> str:
@@ -151,38 +133,6 @@ def remove_cgroups(settings: NodeShape) -> list[str]:
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.05)
-
-
-def save_kernel(path: Path) -> None:
-    """Write down the kernel settings and fixed folders as they are, before the kubelet changes them."""
-    values = {name: Path("/proc/sys", name).read_text().strip() for name in _SYSCTLS}
-    made = [str(folder) for folder in FIXED_FOLDERS if not folder.exists()]
-    path.write_text(json.dumps({"boot": boot_id(), "values": values, "made": made}))
-    for folder in FIXED_FOLDERS:
-        folder.mkdir(parents=True, exist_ok=True)
-
-
-def restore_kernel(path: Path) -> list[str]:
-    """Put them back; returns the settings that could not be. After a reboot the kernel already did."""
-    if not path.exists():
-        return []
-    saved = json.loads(path.read_text())
-    left = []
-    if saved["boot"] == boot_id():
-        for name, value in saved["values"].items():
-            target = Path("/proc/sys", name)
-            if target.read_text().strip() != value:
-                target.write_text(value)
-            if target.read_text().strip() != value:
-                left.append(f"{name} (was {value})")
-    for folder in map(Path, saved["made"]):
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-        elif folder.exists():
-            left.append(f"{folder} is not empty")
-    if not left:
-        path.unlink()
-    return left
 
 
 def _trees() -> Iterator[Path]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tollgate_local import controlplane, host, node, processes
 from tollgate_local.errors import LeftBehindError
+from tollgate_local.kernel import Machine
 from tollgate_local.settings import NodeShape, Shape
 from tollgate_local.state import StateFolder
 
@@ -30,7 +31,7 @@ def take_down(settings: Shape, folder: StateFolder) -> None:
     if isinstance(settings, NodeShape):
         host.remove_link(settings)
         left += [f"cgroup {path}" for path in host.remove_cgroups(settings)]
-        left += [f"kernel setting {name}" for name in host.restore_kernel(folder.sysctls)]
+        left += [f"kernel setting {name}" for name in Machine().release(folder.sysctls)]
     left += leftovers(settings, folder)
     if left:
         raise LeftBehindError(
