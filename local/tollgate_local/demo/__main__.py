@@ -43,7 +43,16 @@ def main() -> int:
         return 1
     # A `kill` of the demo takes the same way out as Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    settings = NodeShape(state=default_state("demo"), fresh=True)
+    # Networks of its own, so that a cluster of `tollgate local up` can stay.
+    settings = NodeShape(
+        state=default_state("demo"),
+        fresh=True,
+        bridge="tgdemo0",
+        net="10.252.0",
+        services="10.100",
+        pods="10.241",
+        cgroup="tollgate-demo",
+    )
 
     def say(text: str) -> None:
         console.print(f"[dim]{text}[/dim]", highlight=False)

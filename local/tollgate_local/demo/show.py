@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from rich.console import Console, Group
@@ -30,7 +31,7 @@ class Screen:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._last = ""
+        self._last: tuple[Any, ...] = ()
 
     def title(self, number: int, text: str) -> None:
         """The head of a scene."""
@@ -59,29 +60,32 @@ class Screen:
             yield update
 
     def _line(self, run: dict[str, Any]) -> None:
-        line = summary(run)
-        if line != self._last:
-            self._last = line
-            self.console.print(f"  {line}", highlight=False)
+        status = run.get("status", {})
+        # Spend grows all the time: it is shown with a line, it does not make one.
+        key = (status.get("phase"), status.get("progress", {}).get("step"))
+        if key != self._last:
+            self._last = key
+            self.console.print(f"  {summary(run)}", highlight=False)
 
     def verdicts(self, run: dict[str, Any]) -> None:
-        """The gate table: every check with its value, bound and reason."""
+        """The gate table: every check with its value, the compared end of its interval, and its verdict."""
         table = Table(title="Gates", title_justify="left", title_style="bold")
-        for column in ("stage", "check", "value", "bound", "samples", "verdict", "reason"):
-            table.add_column(column, justify="right" if column in ("value", "bound", "samples") else "left")
+        for column in ("stage", "check", "value", "compared", "samples", "verdict"):
+            table.add_column(column, justify="right" if column in ("value", "samples") else "left", no_wrap=True)
         for gate in run["status"].get("gates", []):
             for check in gate["checks"]:
-                colour = COLOURS.get(check["verdict"], "white")
                 table.add_row(
                     gate["stage"],
                     f"{check['metric']} {check['op']} {check['threshold']:g}",
                     number(check.get("value")),
-                    f"{number(check.get('boundValue'))} {check['bound']}",
+                    f"{check['bound']} {number(check.get('boundValue'))}",
                     str(check.get("samples", "-")),
-                    Text(check["verdict"], style=colour),
-                    check.get("reason", ""),
+                    Text(check["verdict"], style=COLOURS.get(check["verdict"], "white")),
                 )
         self.console.print(table)
+        for gate in run["status"].get("gates", []):
+            if gate["verdict"] != "Passed":
+                self.say(f"  {gate['stage']} {gate['verdict']}: {gate['reason']}")
 
     def attempts(self, run: dict[str, Any]) -> None:
         """Each attempt: what it did, why it ended, what it cost."""
@@ -98,7 +102,7 @@ class Screen:
                 attempt.get("role", "train"),
                 Text(attempt.get("outcome", "-"), style=COLOURS.get(attempt.get("outcome", ""), "white")),
                 text,
-                attempt.get("costUSD", "-"),
+                cents(attempt["costUSD"]) if "costUSD" in attempt else "-",
             )
         self.console.print(table)
 
@@ -106,6 +110,11 @@ class Screen:
 def number(value: float | None) -> str:
     """Four significant digits, or a dash for what is not known."""
     return "-" if value is None else f"{value:.4g}"
+
+
+def cents(usd: str) -> str:
+    """Dollars and cents, rounded up: what was spent is never shown as less."""
+    return str(Decimal(usd).quantize(Decimal("0.01"), ROUND_CEILING))
 
 
 def summary(run: dict[str, Any]) -> str:
@@ -118,8 +127,8 @@ def summary(run: dict[str, Any]) -> str:
     if progress.get("loss") is not None:
         parts.append(f"loss {progress['loss']:.3f}")
     if "spentUSD" in cost:
-        parts.append(f"spent {cost['spentUSD']} of {cost.get('limitUSD', 'no limit')} USD")
-    if status.get("message"):
+        parts.append(f"spent {cents(cost['spentUSD'])} of {cost.get('limitUSD', 'no limit')} USD")
+    if status.get("message") and status.get("phase") != "Running":
         parts.append(status["message"])
     return " | ".join(parts)
 
@@ -139,7 +148,7 @@ def panel(run: dict[str, Any]) -> Panel:
     spent, limit = cost.get("spentUSD"), cost.get("limitUSD")
     if spent is not None and limit is not None:
         bar = ProgressBar(total=float(limit), completed=float(spent), width=40, complete_style="yellow")
-        rows.add_row("spend", f"{spent} of {limit} USD", bar)
+        rows.add_row("spend", f"{cents(spent)} of {limit} USD", bar)
     for gate in status.get("gates", []):
         rows.add_row("gate", gate["stage"], Text(gate["verdict"], style=COLOURS.get(gate["verdict"], "white")))
     return Panel(Group(rows), title=run["metadata"]["name"], title_align="left", expand=False)
