@@ -68,7 +68,8 @@ class Trained:
         assert summary is not None
         expected = verdict.Expected(summary.model_digest, summary.manifest_digest)
         gates = verdict.judge(POLICY, evidence.evaluation_status(summary), None, expected)
-        return {check.metric: check.verdict for check in gates[0].checks} | {"stage": gates[0].verdict}
+        verdicts: dict[str, str] = {check.metric: check.verdict for check in gates[0].checks}
+        return verdicts | {"stage": gates[0].verdict}
 
 
 @pytest.fixture(scope="module")
