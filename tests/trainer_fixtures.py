@@ -48,6 +48,20 @@ def write_conversations(path: Path, count: int = 80) -> Path:
     return path
 
 
+def write_chat(path: Path, count: int = 80) -> Path:
+    """The same grammar as conversations."""
+    chance = random.Random(8)
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(count):
+            a, b, c = (chance.choice(WORDS) for _ in range(3))
+            turns = [
+                {"role": "user", "content": f"Question: what does the {a} do at the {b}?"},
+                {"role": "assistant", "content": f"the {a} will {c} the {b}."},
+            ]
+            file.write(json.dumps({"messages": turns}) + "\n")
+    return path
+
+
 def manifest(**changes: Any) -> dict[str, Any]:
     """A manifest of 20 steps; dotted changes are merged in: `hyperparameters={"max_steps": 5}`."""
     document: dict[str, Any] = {
@@ -89,6 +103,7 @@ class Gang:
     uid: str = "11111111-2222-3333-4444-555555555555"
     extra: dict[str, str] = field(default_factory=dict)
     started_at: float = 0.0
+    port: int = 0
 
     @property
     def output(self) -> Path:
@@ -154,10 +169,20 @@ class Gang:
             command = self.command(processes, script=script)
         return subprocess.Popen(command, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
+    def start_node(self, attempt: int, node: int) -> subprocess.Popen[str]:
+        """One of two nodes with one process each; node 0 takes the lease."""
+        environ = self.environment(attempt, 1, **{Env.NODE_INDEX: str(node)})
+        if node == 0:
+            holder = Holder.here(self.uid, attempt, "tiny", "test", datetime.now(UTC))
+            Lease.acquire(self.output, holder, take_over=True)
+            self.port = free_port()
+        command = self.command(1, nodes=2, node=node, port=self.port)
+        return subprocess.Popen(command, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
     def run(self, attempt: int = 1, processes: int = 1, script: str | None = None, **more: str) -> tuple[int, str]:
         """(exit code, output) of an attempt that ends by itself."""
-        process = self.start(attempt, processes, script, **more)
-        output, _ = process.communicate(timeout=300)
+        with ended(self.start(attempt, processes, script, **more)) as process:
+            output, _ = process.communicate(timeout=400)
         return process.returncode, output
 
     def words(self, attempt: int = 1, node: int = 0) -> LastWords:

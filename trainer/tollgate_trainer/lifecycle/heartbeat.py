@@ -43,7 +43,6 @@ class Heartbeat:
 
     def start(self) -> None:
         """Beat from now on."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         self.write()
         self._thread.start()
 
@@ -59,6 +58,7 @@ class Heartbeat:
         beat = self._beat()
         document = asdict(beat)
         document["attempt_seconds"], document["run_seconds"] = rounded(beat.attempt_seconds), rounded(beat.run_seconds)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         beside.write_text(json.dumps(document) + "\n", encoding="utf-8")
         os.replace(beside, self._path)
