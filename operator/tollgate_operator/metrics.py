@@ -15,8 +15,8 @@ from prometheus_client.registry import Collector
 
 import tollgate
 from tollgate.api.quantities import MICRO
-from tollgate.api.training_run import Cost
-from tollgate_operator.facts import RunFacts
+from tollgate.api.training_run import Cost, Progress
+from tollgate_operator.facts import ProgressFacts, RunFacts
 from tollgate_operator.store import Store
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -129,6 +129,11 @@ class QueueCollector(Collector):
 _RUN: Final = ("namespace", "run")
 
 
+def _is_newer(told: Progress | None, scraped: ProgressFacts) -> bool:
+    """Whether the status is newer than the last scrape; without a time it is not known to be."""
+    return told is not None and told.updated_at is not None and told.updated_at > scraped.scraped_at
+
+
 class RunCollector(Collector):
     """One set of series per run, from the store."""
 
@@ -145,21 +150,15 @@ class RunCollector(Collector):
         yield from self._stages()
 
     def _add_progress(self, families: _RunFamilies, run: RunFacts) -> None:
-        """The newer of the last scrape and the status; the status is written at most once a minute."""
+        """The newer of the last scrape and the status: while a run goes on the status is written at most once a minute,
+        and at its end it holds the last words, which no scrape saw.
+        """
         scraped, told = self._store.progress(run.uid), run.status.progress
         labels = (run.key.namespace, run.key.name)
-        if scraped is not None and scraped.step is not None:
-            families.step.add_metric(labels, scraped.step)
-            if scraped.total_steps is not None:
-                families.steps.add_metric(labels, scraped.total_steps)
-            if scraped.loss is not None:
-                families.loss.add_metric(labels, scraped.loss)
+        if scraped is not None and scraped.step is not None and not _is_newer(told, scraped):
+            families.add_progress(labels, scraped.step, scraped.total_steps, scraped.loss)
         elif told is not None:
-            families.step.add_metric(labels, told.step)
-            if told.total_steps is not None:
-                families.steps.add_metric(labels, told.total_steps)
-            if told.loss is not None:
-                families.loss.add_metric(labels, told.loss)
+            families.add_progress(labels, told.step, told.total_steps, told.loss)
 
     def _stages(self) -> Iterator[GaugeMetricFamily]:
         holder = GaugeMetricFamily(
@@ -231,6 +230,14 @@ class _RunFamilies:
             self._add_cost(labels, status.cost)
         for gate in status.gates:
             self.gate.add_metric((*labels, gate.stage, gate.verdict), 1)
+
+    def add_progress(self, labels: tuple[str, str], step: int, steps: int | None, loss: float | None) -> None:
+        """Where the training is; what is not known is left out."""
+        self.step.add_metric(labels, step)
+        if steps is not None:
+            self.steps.add_metric(labels, steps)
+        if loss is not None:
+            self.loss.add_metric(labels, loss)
 
     def _add_cost(self, labels: tuple[str, str], cost: Cost) -> None:
         if cost.limit_usd is not None:

@@ -131,6 +131,19 @@ def test_the_series_of_a_run_vanish_with_it() -> None:
     assert b'run="priced"' not in generate_latest(registry)
 
 
+def test_a_finished_run_shows_the_step_of_its_last_words_not_that_of_the_last_scrape() -> None:
+    store, registry = Store(), CollectorRegistry()
+    registry.register(RunCollector(store))
+    ended = {"progress": {"step": 400, "totalSteps": 400, "loss": 2.0, "updatedAt": "2026-01-01T00:00:09Z"}}
+    store.put_run(run("done", ended))
+    store.put_progress("u-done", ProgressFacts(datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC), True, step=375, loss=2.1))
+    labels = {"namespace": "ns", "run": "done"}
+    assert registry.get_sample_value("tollgate_run_step", labels) == 400
+    assert registry.get_sample_value("tollgate_run_loss", labels) == 2.0
+    store.put_progress("u-done", ProgressFacts(datetime(2026, 1, 1, 0, 0, 10, tzinfo=UTC), True, step=410))
+    assert registry.get_sample_value("tollgate_run_step", labels) == 410, "a run that goes on is scraped more often"
+
+
 def test_a_spend_that_is_known_to_be_zero_is_shown() -> None:
     store = Store()
     price = {"perNodeHourUSD": "1", "source": "profile", "asOf": "2026-01-01T00:00:00Z"}
