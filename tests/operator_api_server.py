@@ -1,7 +1,7 @@
-"""An API server for the operator's tests: versions, uids, preconditions, merge patches; it can lose the caller at a write.
+"""An API server for the operator's tests: versions, uids, preconditions, merge patches; its caller can die at a write.
 
-It keeps to what the real one was seen to do: names are unique, a patch that carries a resourceVersion or a uid is refused
-when another one is there, a deleted object stays until whoever holds it lets it go.
+It keeps to what the real one was seen to do: names are unique, a patch that carries a resourceVersion or a uid is
+refused when another one is there, a deleted object stays until whoever holds it lets it go.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def settle(before: Situation, decided: Situation, decision: Decision, now: datet
     status = status.model_copy(update={"observed_generation": before.run.generation})
     running = pods_run(status)
     updated = before.status.cost.updated_at if before.status.cost else None
-    due = running and (updated is None or now - updated >= REFRESH)
+    due = running and updated is not None and now - updated >= REFRESH
     changed = essence(before.status) != essence(status)
     requeue = decision.requeue_after
     if running:
