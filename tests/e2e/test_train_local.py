@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from tollgate.contract import Env, FailureReason, Outcome, StopReason
+from tollgate.contract import Env, FailureReason, Outcome, StopReason, TrainMetric
 from tollgate_trainer.lifecycle.lease import Holder, Lease
-from trainer_fixtures import Gang, ended, gang, wait_for, write_chat
+from trainer_fixtures import Gang, ended, free_port, gang, wait_for, write_chat
 
 pytestmark = pytest.mark.e2e
 
@@ -157,11 +158,21 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(tmp_path: Path) -> None:
 
 
 def test_the_trainer_leaves_by_itself_before_the_deadline_with_a_checkpoint_and_its_reason(tmp_path: Path) -> None:
-    run = gang(tmp_path, hyperparameters={"max_steps": 100_000, "save_steps": 100_000, "eval_steps": 100_000})
-    deadline = time.time() + 45
+    run = gang(tmp_path / "run", hyperparameters={"max_steps": 100_000, "save_steps": 100_000, "eval_steps": 100_000})
+    started = time.monotonic()
+    finished(gang(tmp_path / "measure", hyperparameters={"max_steps": 2}))  # how slow this machine is today
+    deadline = time.time() + 2 * (time.monotonic() - started) + 25
     more = {Env.DEADLINE: f"{deadline:.3f}", Env.STOP_REASON: "BudgetExceeded", Env.GRACE_SECONDS: "8"}
-    code, output = run.run(1, **more)
-    assert code == 75, output
+    port = free_port()
+    with ended(run.start(1, **more, **{Env.METRICS_PORT: str(port), Env.POD_IP: "127.0.0.1"})) as process:
+        wait_for(lambda: len(run.events("step")) > 3)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            exposed = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[0] != "#")
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 75, output
+    assert float(exposed[TrainMetric.STEP]) > 0
+    assert abs(float(exposed[TrainMetric.LAST_PROGRESS]) - time.time()) < 120
+    assert float(exposed[TrainMetric.GOODPUT + '{category="step"}']) > 0
     words = run.words()
     assert (words.outcome, words.reason) == (Outcome.STOPPED, StopReason.BUDGET)
     assert words.checkpoint is not None
@@ -223,6 +234,8 @@ def test_memory_that_runs_out_is_told_as_such_and_the_next_plan_halves_the_micro
     assert code == 70
     failure = run.failures()[0]
     assert failure.reason == FailureReason.OUT_OF_MEMORY, output
+    assert failure.error is not None
+    assert "the next attempt halves them" in failure.error.message
     assert json.loads((run.output / "logs" / "oom.json").read_text())["topology"]["micro_batch"] == 4
     assert finished(run, 2, **{Env.REPLAN: "1"})
     plan = run.events("plan")[-1]

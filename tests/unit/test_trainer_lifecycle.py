@@ -52,9 +52,14 @@ def test_time_in_a_block_is_the_blocks_and_the_state_of_before_goes_on_after_it(
     goodput = Goodput(None, wall=lambda: 0.0, clock=clock)
     goodput.switch(State.STEP)
     clock.now += 4
-    with pytest.raises(RuntimeError), goodput.spend(State.SAVE):
-        clock.now += 2
-        raise RuntimeError
+
+    def save_that_fails() -> None:
+        with goodput.spend(State.SAVE):
+            clock.now += 2
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        save_that_fails()
     clock.now += 1
     assert (goodput.state, goodput.seconds()[State.STEP], goodput.seconds()[State.SAVE]) == (State.STEP, 5, 2)
 

@@ -13,7 +13,7 @@ import torch
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate_trainer.data import chat
 from tollgate_trainer.data.documents import Document, Message
-from tollgate_trainer.data.tokens import IGNORED, tokenise
+from tollgate_trainer.data.tokens import IGNORED, encode, tokenise
 from tollgate_trainer.models import ModelInfo, load_finished
 from tollgate_trainer.models import tokenizer as tokenizers
 from tollgate_trainer.models.build import build, config_from
@@ -119,6 +119,8 @@ def test_truncation_and_what_has_nothing_left_to_learn_are_counted(tokenizer: An
     assert tokens[0].input_ids[-1] == tokenizer.eos_token_id
     assert told.loss_tokens == sum(int((tokens[i].labels[1:] != IGNORED).sum()) for i in range(3))
     assert tokens.lengths.dtype == np.int64
+    alone = encode(long, tokenizer)
+    assert (sample.input_ids == alone.input_ids[:16]).all()
 
 
 # --- model ------------------------------------------------------------------------------------------------------------
@@ -185,9 +187,8 @@ def finished(root: Path, tokenizer: Any, base: Path | None = None, **changes: An
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)  # a trained adapter changes something
     source = built.source if built.base_digest is not None else None
-    before = built.model
-    digest = save(before, tokenizer, root, 1, RECORD, source, asked.model.base, built.base_digest)
-    return before, digest
+    digest = save(built.model, tokenizer, root, 1, RECORD, source, asked.model.base, built.base_digest)
+    return built.model, digest
 
 
 def logits(model: Any) -> torch.Tensor:

@@ -78,9 +78,12 @@ def _failed(training: Training, error: BaseException) -> int:
                 "resumed_from_step": session.resumed_from,
             }
         )
-        if reason is FailureReason.OUT_OF_MEMORY:
-            _note_memory(training, cause.message)
-    words = words.model_copy(update={"goodput_seconds": rounded(seconds)})
+    if reason is FailureReason.OUT_OF_MEMORY:
+        from tollgate_trainer.lifecycle.memory import advice
+
+        cause = cause.model_copy(update={"message": f"{cause.message} ({advice(session)})"})
+        _note_memory(training, cause.message)
+    words = words.model_copy(update={"goodput_seconds": rounded(seconds), "error": cause})
     try:
         training.events.add("end", reason=str(reason), error=cause.message)
         outcome.write(attempt, words, failed=True)

@@ -60,6 +60,9 @@ class Training:
         if source.offline:
             os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        if attempt.world == 1:
+            # One process trains on one GPU; the library would spread it over all that it sees.
+            os.environ["CUDA_VISIBLE_DEVICES"] = (os.environ.get("CUDA_VISIBLE_DEVICES") or "0").split(",")[0]
         from tollgate_trainer.lifecycle import processes
 
         in_pod = bool(self.environ.get(Env.POD_IP))

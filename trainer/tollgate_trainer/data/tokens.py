@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from tollgate_trainer.data.documents import Document
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+CHUNK = 1000
 IGNORED = -100
 """The label of a token that carries no loss."""
 
@@ -70,12 +71,26 @@ def encode(document: Document, tokenizer: PreTrainedTokenizerBase) -> Sample:
         ids, mask = chat.encode(document, tokenizer)
         labels = [token if assistant else IGNORED for token, assistant in zip(ids, mask, strict=True)]
         return Sample(np.asarray(ids, dtype=np.int64), np.asarray(labels, dtype=np.int64))
-    ids = list(tokenizer(document.text, verbose=False)["input_ids"])
+    return _text(tokenizer(document.text, verbose=False)["input_ids"], tokenizer)
+
+
+def _text(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Sample:
+    ids = list(tokens)
     end = tokenizer.eos_token_id
     if end is not None and (not ids or ids[-1] != end):
         ids.append(end)  # where a text ends is part of what is learned
     array = np.asarray(ids, dtype=np.int64)
     return Sample(array, array.copy())
+
+
+def _encoded(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -> Iterator[Sample]:
+    """`encode` of each document; texts go through the tokenizer many at a time, which is several times faster."""
+    for start in range(0, len(documents), CHUNK):
+        chunk = documents[start : start + CHUNK]
+        texts = [document.text for document in chunk if document.messages is None]
+        ids = iter(tokenizer(texts, verbose=False)["input_ids"] if texts else [])
+        for document in chunk:
+            yield encode(document, tokenizer) if document.messages is not None else _text(next(ids), tokenizer)
 
 
 def tokenise(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenSet:
@@ -85,8 +100,7 @@ def tokenise(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase, 
     """
     kept, samples = [], []
     truncated = lost = loss_tokens = 0
-    for document in documents:
-        whole = encode(document, tokenizer)
+    for document, whole in zip(documents, _encoded(documents, tokenizer), strict=True):
         sample = Sample(whole.input_ids[:max_length], whole.labels[:max_length])
         truncated += len(whole.input_ids) > max_length
         lost += len(whole.input_ids) - len(sample.input_ids)

@@ -8,6 +8,21 @@ from typing import Any
 from tollgate_trainer.lifecycle.session import Session
 
 
+def advice(session: Session | None) -> str:
+    """What will be done about it, or what the user can do when the micro-batch cannot become smaller."""
+    topology = session.state.topology if session is not None else {}
+    if session is None or "micro_batch" not in topology:
+        return "the model itself does not fit: use a profile with more memory, a smaller model or an adapter"
+    length = session.loaded.manifest.hyperparameters.max_seq_length
+    held = f"{topology['micro_batch']} sequences of at most {length} tokens per process and pass"
+    if topology["micro_batch"] > 1:
+        return f"{held}; the next attempt halves them and accumulates twice as often, so a step sees the same samples"
+    return (
+        f"{held}: it cannot be halved; lower hyperparameters.max_seq_length, set gradient_checkpointing: true, train "
+        "an adapter (adapter.type: lora), or use a profile with more memory"
+    )
+
+
 def situation(session: Session | None) -> dict[str, Any]:
     """Peak memory in bytes, the step, and the batch's shape as far as they are known."""
     import torch
