@@ -121,6 +121,10 @@ TABLE: list[tuple[str, list[PodFacts], JobFacts | None, FailureClass, str, str |
         "Signal",
         "pod-0",
     ),
+    ("killed, then deleted with its gang", [pod(code=137, deleted=91)], job(), APP, "Killed", "pod-0"),
+    ("killed and deleted in one second", [pod(code=137, deleted=90)], job(), APP, "Killed", "pod-0"),
+    ("deleted, then killed after the grace", [pod(code=137, deleted=60)], job(), OUTSIDE, "PodDeleted", "pod-0"),
+    ("deleted, and gone in the same second", [pod(code=143, deleted=90)], job(), OUTSIDE, "PodDeleted", "pod-0"),
     ("deleted with grace 0", [pod(phase="Running", gone=True)], job(), OUTSIDE, "PodDeleted", "pod-0"),
     (
         "a pod that never ran",

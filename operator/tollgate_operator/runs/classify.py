@@ -179,11 +179,25 @@ def _read(pod: PodFacts, words: LastWords | None) -> tuple[FailureClass, str, st
         return FailureClass.APPLICATION, "Evicted", pod.message
     if pod.exit_code == ExitCode.USER:
         return FailureClass.USER, "UserError", "the trainer refused the run and left no words; its log says why"
-    if pod.exit_code is not None and pod.deleting_at is None:
+    if pod.exit_code is not None and not _ended_by_deletion(pod):
         return FailureClass.APPLICATION, *_bare_exit(pod.exit_code)
     if pod.deleting_at is not None or pod.gone:
         return FailureClass.DISRUPTION, "PodDeleted", "the pod was deleted"
     return FailureClass.DISRUPTION, pod.reason or "PodLost", pod.message or "the pod ended without running"
+
+
+def _ended_by_deletion(pod: PodFacts) -> bool:
+    """Whether the container may have ended because its pod was deleted.
+
+    A pod that died by itself is deleted with its gang a moment later, before the kubelet has told its last phase. In
+    the same second (Kubernetes' times have whole ones) SIGKILL was not the deletion's, which gives a grace first.
+    """
+    asked = deletion_asked_at(pod)
+    if asked is None or pod.finished_at is None:
+        return asked is not None
+    if pod.finished_at == asked:
+        return not (pod.exit_code == 137 and (pod.deletion_grace or 0) > 1)
+    return pod.finished_at > asked
 
 
 def _bare_exit(code: int) -> tuple[str, str]:
