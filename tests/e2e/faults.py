@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,16 @@ def evict_pod(tollgate: runs.Tollgate, pod: Pod) -> None:
     path = f"/api/v1/namespaces/{runs.NAMESPACE}/pods/{name_of(pod)}/eviction"
     metadata = {"name": name_of(pod), "namespace": runs.NAMESPACE}
     tollgate.cluster.api.create(path, {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata})
+
+
+def end(tollgate: runs.Tollgate, name: str) -> None:
+    """Deletes a run whose gang nobody needs any more, without waiting for its grace."""
+    tollgate.installed.kubectl.run("delete", "trainingrun", name, "--wait=false")
+    for pod in tollgate.pods(name):
+        for pid in launchers(pod):
+            with suppress(ProcessLookupError):  # it may have heard of the deletion by now
+                os.kill(pid, signal.SIGKILL)
+    tollgate.delete(name)
 
 
 def wait_until_frozen_processes_are_gone(pod: Pod) -> None:

@@ -30,8 +30,8 @@ def going_on(name: str, **spec: Any) -> Run:
     """A run that would train for hours, and saves every second or so."""
     spec = {"nodes": 2, "limits": {"maxCostUSD": "500"}, **spec}
     manifest = {"hyperparameters": {"eval_steps": 100_000, "logging_steps": 5}}
-    compute = {"profile": "restart", "nodes": spec.pop("nodes")}
-    return runs.run(name, steps=100_000, save_steps=10, manifest=manifest, compute=compute, **spec)
+    spec["compute"] = {"profile": spec.pop("profile", "restart"), "nodes": spec.pop("nodes")}
+    return runs.run(name, steps=100_000, save_steps=10, manifest=manifest, **spec)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def gang(tollgate: Tollgate) -> Iterator[str]:
     """One gang of two that outlives all that is done to it here."""
     tollgate.apply(going_on("restart-gang", restart={"maxFailures": 50, "maxDisruptions": 50}))
     yield "restart-gang"
-    tollgate.delete("restart-gang")
+    faults.end(tollgate, "restart-gang")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def test_a_gang_that_lost_a_member_goes_on_from_its_newest_checkpoint_and_says_w
     restored = eventually(lambda: of_attempt(tollgate, gang, "restore", number + 1), PATIENCE, "the gang is back")
     saved, told = of_attempt(tollgate, gang, "save", number), of_attempt(tollgate, gang, "step", number)
     assert saved[-1]["step"] <= restored[0]["step"] <= max(told[-1]["step"], saved[-1]["step"]) + 5
-    assert f"{restored[0]['checkpoint']}/COMMIT.json".startswith("checkpoints/")
+    assert restored[0]["checkpoint"] == f"checkpoints/checkpoint-{restored[0]['step']}"
     following = next(a for a in attempts(tollgate.get(gang)) if a["number"] == number + 1)
     assert runs.moment(following["startTime"]) >= runs.moment(attempt["endTime"]).replace(microsecond=0), (
         "no pod of an attempt is placed while one of the attempt before lives"
@@ -134,7 +134,7 @@ def test_a_dataset_that_is_not_there_fails_the_run_at_once_in_the_trainers_words
 def test_a_container_that_outgrows_its_memory_is_said_to_have_done_so(tollgate: Tollgate) -> None:
     name = "restart-memory"
     tollgate.apply(runs.profile("restart-small", tollgate.installed.trainer, cpu="800m", memory="200Mi"))
-    small = going_on(name, compute={"profile": "restart-small", "nodes": 1}, restart={"maxFailures": 0})
+    small = going_on(name, profile="restart-small", nodes=1, restart={"maxFailures": 0})
     tollgate.apply(small)
     run = tollgate.wait_for_phase(name, "Failed", "Succeeded", "Stopped", seconds=PATIENCE)
     failure = attempts(run)[0]["failure"]
@@ -157,7 +157,7 @@ def test_a_frozen_rank_is_a_stall_and_the_gang_starts_again(tollgate: Tollgate) 
     assert "no progress for 20s at step" in failure["message"]
     faults.wait_until_frozen_processes_are_gone(pods[1])
     eventually(lambda: of_attempt(tollgate, name, "restore", number + 1), PATIENCE, "the gang is back")
-    tollgate.delete(name)
+    faults.end(tollgate, name)
 
 
 @pytest.mark.full
@@ -191,7 +191,7 @@ def test_a_node_that_is_cut_off_loses_its_gang_which_starts_again_when_it_is_bac
     assert attempt == number
     eventually(lambda: len(tollgate.checkpoints(name)) and not not_ready(tollgate), 120, "the node is back")
     saving(tollgate, name)
-    tollgate.delete(name)
+    faults.end(tollgate, name)
 
 
 def not_ready(tollgate: Tollgate) -> bool:
