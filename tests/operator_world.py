@@ -44,6 +44,7 @@ class World(ApiServer):
     schedule_after: int = 1
     volume: Volume = field(default_factory=Volume)
     truth: dict[str, tuple[datetime, datetime | None]] = field(default_factory=dict)
+    cut_off: set[str] = field(default_factory=set)  # nodes that nobody reaches; their processes go on
     endings: dict[tuple[str, int, int], Body] = field(default_factory=dict)
 
     # --- controllers --------------------------------------------------------------------------------------------------
@@ -170,6 +171,8 @@ class World(ApiServer):
         pod = self.objects[name]
         status, meta, spec = pod["status"], pod["metadata"], pod["spec"]
         leaving = "deletionTimestamp" in meta
+        if spec.get("nodeName") in self.cut_off:
+            return
         if status["phase"] in OVER:
             if leaving:
                 self.remove(name)
@@ -319,6 +322,15 @@ class World(ApiServer):
         if uid in self.truth and self.truth[uid][1] is None:
             self.truth[uid] = (self.truth[uid][0], self.now)
         self.remove(name)
+
+    def cut(self, node: str) -> None:
+        """The node does not answer any more; its pods are told to go and cannot hear it."""
+        self.cut_off.add(node)
+        ready = {"type": "Ready", "status": "Unknown", "lastTransitionTime": stamp(self.now)}
+        self.put(f"/api/v1/nodes/{node}", {"metadata": {"name": node}, "status": {"conditions": [ready]}}, new=True)
+        for name, pod in list(self.of("pods")):
+            if pod["spec"].get("nodeName") == node:
+                self.mark_deleted(name)
 
     def evict(self, name: str) -> None:
         target = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "evicted"}
