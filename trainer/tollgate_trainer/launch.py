@@ -192,7 +192,7 @@ class Launch:
             os.environ, s.command, node_index=s.node_index, started_at=self.started_at, deadline=self.deadline
         )
         try:
-            group = Group(s.command, environ, self.tail)
+            group = Group(s.command, environ, self.tail, words.secrets(environ))
         except OSError as error:
             raise Refused(
                 FailureReason.EXCEPTION, f"the command {s.command[0]} can't be started: {error}", type(error).__name__

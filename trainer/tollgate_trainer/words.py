@@ -206,10 +206,15 @@ def redact(words: LastWords, hidden: Sequence[str]) -> LastWords:
     """`words` without any of the `hidden` values, which an exception's message may quote."""
     if words.error is None or not hidden:
         return words
-    message = words.error.message
-    for value in hidden:
-        message = message.replace(value, "[hidden]")
+    message = hide(words.error.message, hidden)
     return words.model_copy(update={"error": words.error.model_copy(update={"message": message})})
+
+
+def hide(text: str, hidden: Sequence[str]) -> str:
+    """`text` without any of the `hidden` values."""
+    for value in hidden:
+        text = text.replace(value, "[hidden]")
+    return text
 
 
 def last_step(events: Path, since: datetime) -> dict[str, float]:

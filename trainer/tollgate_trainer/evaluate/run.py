@@ -39,6 +39,7 @@ from tollgate_trainer.evaluate.suites import Task, suite_digest, tasks
 from tollgate_trainer.lifecycle.attempt import Attempt
 from tollgate_trainer.models import ModelInfo, load_finished
 from tollgate_trainer.refusal import DatasetRefused, ManifestRefused, ModelRefused, Refused
+from tollgate_trainer.words import hide, secrets
 
 OUTCOME = "evaluation/outcome.json"
 IMAGE = "TOLLGATE_IMAGE"  # the container image with its digest, where the operator tells it
@@ -221,7 +222,8 @@ def _confidence(text: str) -> float:
 
 
 def _failed(reason: FailureReason, error: Exception, field: str | None) -> LastWords:
-    words = ErrorWords(message=str(error) or type(error).__name__, type=type(error).__name__, field=field)
+    message = hide(str(error) or type(error).__name__, secrets(os.environ))
+    words = ErrorWords(message=message, type=type(error).__name__, field=field)
     return LastWords(outcome=Outcome.FAILED, reason=reason, error=words)
 
 

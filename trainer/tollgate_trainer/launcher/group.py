@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from tollgate_trainer.launcher.veil import Veil
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LINUX = sys.platform.startswith("linux")
@@ -46,8 +48,10 @@ class Tail:
 class Group:
     """A command and everything that it starts."""
 
-    def __init__(self, command: Sequence[str], environ: Mapping[str, str], tail: Tail) -> None:
-        """Start `command`. Raises: OSError when it can't be started."""
+    def __init__(
+        self, command: Sequence[str], environ: Mapping[str, str], tail: Tail, hidden: Sequence[str] = ()
+    ) -> None:
+        """Start `command`; no value of `hidden` (longest first) is passed on. Raises: OSError when it can't start."""
         if _LIBC is not None:
             _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._process = subprocess.Popen(
@@ -64,7 +68,7 @@ class Group:
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._pumps = [
-            threading.Thread(target=_pump, args=(pipe.fileno(), target, tail), daemon=True)
+            threading.Thread(target=_pump, args=(pipe.fileno(), target, tail, Veil(hidden)), daemon=True)
             for pipe, target in ((self._process.stdout, 1), (self._process.stderr, 2))
         ]
         for pump in self._pumps:
@@ -161,13 +165,17 @@ def _proc() -> Iterable[tuple[int, int]]:
             yield int(entry.name), int(parent)
 
 
-def _pump(source: int, target: int, tail: Tail) -> None:
+def _pump(source: int, target: int, tail: Tail, veil: Veil) -> None:
     """Pass `source` on to `target` until its end, remembering the tail; a target that is gone ends only the passing."""
     open_target = True
-    while data := os.read(source, 65536):
+    while True:
+        read = os.read(source, 65536)
+        data = veil.through(read) if read else veil.rest()
         tail.add(data)
         while open_target and data:
             try:
                 data = data[os.write(target, data) :]
             except OSError:
                 open_target = False
+        if not read:
+            return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import traceback
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from tollgate_trainer import durable
 from tollgate_trainer.lifecycle.attempt import Attempt
 from tollgate_trainer.lifecycle.lease import Fenced
 from tollgate_trainer.refusal import Refused
+from tollgate_trainer.words import hide, secrets
 
 _PEER = re.compile(
     r"Connection (closed|reset|refused)|Broken pipe|Timed out (waiting|after)|remote process exited|"
@@ -68,6 +70,7 @@ def words_of(error: BaseException, rank: int, reason: FailureReason) -> ErrorWor
         place = traceback.extract_tb(error.__traceback__)
         if place:
             message = f"{message} (in {place[-1].name}, {Path(place[-1].filename).name}:{place[-1].lineno})"
+    message = hide(message, secrets(os.environ))  # the words go to a volume that more people read than the Secret
     return ErrorWords(message=shorten(message, 2048), type=type(error).__name__, field=field, rank=rank)
 
 
