@@ -14,6 +14,7 @@ from tollgate_operator.facts import JobFacts, Key, NodeFacts, PodFacts, ProfileF
 from tollgate_operator.promotion.facts import PolicyState
 from tollgate_operator.reconcile import Reconciler
 from tollgate_operator.runs.kind import RunKind
+from tollgate_operator.scrape import paced
 from tollgate_operator.store import Store
 
 NAMESPACE = "research"
@@ -125,11 +126,14 @@ class Process:
                     continue
                 seconds = int((self.world.now - facts.started_at).total_seconds())
                 step = min(pod.get("x-resumed", 0) + seconds, self.world.total_steps)
+                old = self.store.progress(facts.run_uid)
+                kept = old.seen if old is not None and old.pod_uid == facts.uid else ()
                 self.store.put_progress(
                     facts.run_uid,
                     ProgressFacts(
                         self.world.now,
                         True,
+                        seen=paced(kept, step, self.world.now),
                         pod_uid=facts.uid,
                         step=step,
                         total_steps=self.world.total_steps,

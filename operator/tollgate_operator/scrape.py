@@ -18,6 +18,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from tollgate.contract import METRICS_PORT, Role, TrainMetric
+from tollgate.limits.forecast import StepSeen
 from tollgate_operator.facts import Key, PodFacts, ProgressFacts, RunFacts
 from tollgate_operator.store import Store
 from tollgate_operator.watch import Keys
@@ -25,6 +26,7 @@ from tollgate_operator.watch import Keys
 MOST_BYTES: Final = 1024 * 1024
 TIMEOUT: Final = 3.0
 AT_ONCE: Final = 16
+PACE_POINTS: Final = 40
 LATEST: Final = 4_102_444_800.0  # 2100-01-01: a time beyond it is no time
 
 logger = logging.getLogger(__name__)
@@ -102,6 +104,13 @@ def target(pods: tuple[PodFacts, ...]) -> PodFacts | None:
 def url(ip: str, port: int) -> str:
     """Where a pod's metrics are."""
     return f"http://[{ip}]:{port}/metrics" if ":" in ip else f"http://{ip}:{port}/metrics"
+
+
+def paced(seen: tuple[StepSeen, ...], step: int | None, now: datetime) -> tuple[StepSeen, ...]:
+    """The points that the forecast rests on, with this one if a step was made since; the oldest are let go."""
+    if step is None or step < 1 or (seen and seen[-1].step == step):
+        return seen
+    return (*seen, StepSeen(now, step))[-PACE_POINTS:]
 
 
 class Scraper:
@@ -186,6 +195,7 @@ class Scraper:
             checkpoint_step=sample.checkpoint_step,
             checkpoint_at=sample.checkpoint_at,
             goodput=sample.goodput,
+            seen=paced(before.seen if before is not None else (), sample.step, now),
         )
 
     def _rate(

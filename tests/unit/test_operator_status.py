@@ -8,8 +8,10 @@ from operator_process import RUN, Process, spec, world
 from tollgate.api.quantities import Usd
 from tollgate.api.training_run import Attempt, AttemptOutcome, Phase, TrainingRunStatus
 from tollgate.contract import FailureClass
+from tollgate.limits.forecast import StepSeen
 from tollgate_operator.runs.classify import failure
 from tollgate_operator.runs.settle import KEPT_ATTEMPTS, essence
+from tollgate_operator.scrape import paced
 
 
 async def test_each_threshold_is_told_once_and_again_after_the_limit_was_raised_past_it() -> None:
@@ -51,6 +53,26 @@ async def test_a_person_who_edits_a_limit_sees_it_in_the_status() -> None:
     assert operator.status.cost is not None
     assert operator.status.cost.limit_usd == 42_000_000
     assert operator.status.observed_generation == 2
+
+
+async def test_the_outlook_says_when_the_run_will_be_done_and_what_it_will_have_cost() -> None:
+    operator = Process(world(total_steps=200))
+    await operator.until(lambda s: s.phase is Phase.RUNNING)
+    for _ in range(125):
+        await operator.second()
+    status = operator.status
+    assert status.progress is not None
+    assert status.progress.estimated_completion is not None
+    assert status.cost is not None
+    assert status.cost.forecast_usd is not None
+    done = await operator.until(lambda s: s.phase is Phase.SUCCEEDED)
+    assert done.completion_time is not None
+    late = abs((done.completion_time - status.progress.estimated_completion).total_seconds())
+    assert late <= 10, "the pace of this world is even"
+    assert done.cost is not None
+    assert abs(done.cost.spent_usd - (status.cost.forecast_usd.p50 or 0)) <= 100_000
+    assert paced((), 0, operator.world.now) == ()
+    assert len(paced(tuple(StepSeen(operator.world.now, n) for n in range(1, 41)), 41, operator.world.now)) == 40
 
 
 def test_spend_progress_and_messages_are_not_of_the_essence_but_outcomes_and_causes_are() -> None:
