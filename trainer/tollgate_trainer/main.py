@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from tollgate.contract import USER_FAILURES, ExitCode, FailureReason, LastWords, Outcome
+from tollgate.contract import USER_FAILURES, ExitCode, FailureReason, LastWords, Outcome, StopReason
 from tollgate_trainer import durable
 from tollgate_trainer.lifecycle import outcome
 from tollgate_trainer.lifecycle.attempt import Attempt
@@ -47,12 +47,26 @@ def train() -> int:
         return ExitCode.USER
     goodput = Goodput(attempt.started_at)
     training = Training(attempt, os.environ, flag, goodput)
+    flag.leave = lambda: _leave(training)
     try:
         words = training.run()
     except (Exception, KeyboardInterrupt) as error:
         return _failed(training, error)
     outcome.write(attempt, words, failed=False)
     return ExitCode.COMPLETED if words.outcome is Outcome.COMPLETED else ExitCode.STOPPED
+
+
+def _leave(training: Training) -> None:
+    """Ends this process before its first step, from the signal handler: the interpreter may be deep in an import."""
+    words = LastWords(outcome=Outcome.STOPPED, reason=StopReason.SIGNAL)
+    if training.session is not None:
+        from tollgate_trainer.lifecycle.ending import stopped
+
+        words = stopped(training.session)
+    outcome.write(training.attempt, words, failed=False)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ExitCode.STOPPED)
 
 
 def _failed(training: Training, error: BaseException) -> int:

@@ -65,6 +65,7 @@ class Run:
         self._go_to(State.LOAD)
         built = build(self.manifest, session.attempt.dataset_root, tokenizer, self.device)
         loop = self._loop(splits, batches, built, tokenizer, resumed)
+        session.flag.leave = None  # from here on all processes stop at the same step, with a checkpoint
         if self._stop_before_start() is not StopCode.NONE:
             return stopped(session)
         exhausted = self._steps(loop, resumed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from types import FrameType
@@ -24,11 +25,16 @@ class StopCode(IntEnum):
 
 
 class StopFlag:
-    """Set by SIGTERM and SIGINT; the training loop looks at it at each step end."""
+    """Set by SIGTERM and SIGINT; the training loop looks at it at each step end.
+
+    Before the loop there is nothing to save and nobody to agree with: then `leave` is called at once, so that no grace
+    is paid for importing and loading.
+    """
 
     def __init__(self) -> None:
         self.signalled_at: float | None = None
         self.signal_name: str | None = None
+        self.leave: Callable[[], None] | None = None
 
     def install(self) -> StopFlag:
         """Answer SIGTERM and SIGINT from now on. Main thread only."""
@@ -40,6 +46,8 @@ class StopFlag:
         if self.signalled_at is None:
             self.signalled_at = time.time()
             self.signal_name = signal.Signals(number).name
+            if self.leave is not None:
+                self.leave()
 
 
 class Durations:
