@@ -130,8 +130,12 @@ _RUN: Final = ("namespace", "run")
 
 
 def _is_newer(told: Progress | None, scraped: ProgressFacts) -> bool:
-    """Whether the status is newer than the last scrape; without a time it is not known to be."""
-    return told is not None and told.updated_at is not None and told.updated_at > scraped.scraped_at
+    """Whether the status is newer than the last good scrape; without a time it is not known to be."""
+    if told is None or told.updated_at is None:
+        return False
+    if scraped.ok:
+        return told.updated_at > scraped.scraped_at
+    return not scraped.seen or told.updated_at > scraped.seen[-1].at
 
 
 class RunCollector(Collector):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from tollgate.limits.forecast import StepSeen
 from tollgate_operator.facts import ProgressFacts, RunFacts
 from tollgate_operator.health import ECHO_LIMIT, HealthServer, Vitals, sickness, unready
 from tollgate_operator.metrics import Metrics, QueueCollector, RunCollector
@@ -136,11 +138,14 @@ def test_a_finished_run_shows_the_step_of_its_last_words_not_that_of_the_last_sc
     registry.register(RunCollector(store))
     ended = {"progress": {"step": 400, "totalSteps": 400, "loss": 2.0, "updatedAt": "2026-01-01T00:00:09Z"}}
     store.put_run(run("done", ended))
-    store.put_progress("u-done", ProgressFacts(datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC), True, step=375, loss=2.1))
+    at = [datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC) for second in (5, 10)]
+    good = ProgressFacts(at[0], True, step=375, loss=2.1, seen=(StepSeen(at[0], 375),))
     labels = {"namespace": "ns", "run": "done"}
-    assert registry.get_sample_value("tollgate_run_step", labels) == 400
-    assert registry.get_sample_value("tollgate_run_loss", labels) == 2.0
-    store.put_progress("u-done", ProgressFacts(datetime(2026, 1, 1, 0, 0, 10, tzinfo=UTC), True, step=410))
+    for last in (good, replace(good, scraped_at=at[1], ok=False)):  # its pod went away between its end and a scrape
+        store.put_progress("u-done", last)
+        assert registry.get_sample_value("tollgate_run_step", labels) == 400
+        assert registry.get_sample_value("tollgate_run_loss", labels) == 2.0
+    store.put_progress("u-done", ProgressFacts(at[1], True, step=410))
     assert registry.get_sample_value("tollgate_run_step", labels) == 410, "a run that goes on is scraped more often"
 
 
