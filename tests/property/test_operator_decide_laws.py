@@ -269,7 +269,7 @@ def situations(draw: st.DrawFn) -> Situation:
         pods=tuple({pod.uid: pod for pod in seen}.values()),
         progress=progress,
         profiles={"cpu": profile()},
-        nodes=(NodeFacts.from_object(node),),
+        nodes={"node-0": NodeFacts.from_object(node)},
         policy=policy().policy if draw(st.booleans()) else None,
         live=live,
         references_live=draw(st.booleans()),

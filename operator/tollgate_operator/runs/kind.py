@@ -128,7 +128,7 @@ class RunKind:
             pods=tuple(store.pods(run.uid)),
             progress=store.progress(run.uid),
             profiles=store.profiles(),
-            nodes=tuple(store.nodes()),
+            nodes={node.name: node for node in store.nodes()},
             price_book=_prices(store.price_book()),
             policy=store.policy(namespace, spec.policy_ref.name) if spec is not None and spec.policy_ref else None,
             baseline=store.run(Key(KIND, namespace, baseline)) if baseline is not None else None,

@@ -39,7 +39,7 @@ class Situation:
     pods: tuple[PodFacts, ...] = ()
     progress: ProgressFacts | None = None
     profiles: Mapping[str, ProfileFacts] = field(default_factory=dict)
-    nodes: tuple[NodeFacts, ...] = ()
+    nodes: Mapping[str, NodeFacts] = field(default_factory=dict)
     price_book: Mapping[str, int] = field(default_factory=dict)
     policy: PolicyFacts | None = None
     baseline: RunFacts | None = None
@@ -123,7 +123,7 @@ class Situation:
 
     def node_of(self, pod: PodFacts) -> NodeFacts | None:
         """The node that the pod is bound to, if both are known."""
-        return next((node for node in self.nodes if node.name == pod.node), None) if pod.node else None
+        return self.nodes.get(pod.node)
 
     def holds(self, kind: ConditionType) -> bool:
         """Whether the run has that condition with status True."""

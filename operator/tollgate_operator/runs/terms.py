@@ -108,7 +108,7 @@ def _terms(
         name,
         profile,
         gpus_asked,
-        situation.nodes,
+        situation.nodes.values(),
         limits.unknown_price,
         max_runtime=limits.max_runtime,
         price_book=situation.price_book,
