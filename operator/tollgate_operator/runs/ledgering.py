@@ -36,7 +36,8 @@ def charge(situation: Situation, attempt: Attempt, now: datetime) -> Attempt:
         absent=absent(situation, attempt, now),
     )
     charged = attempt.model_copy(update={"pods": charges or None})
-    if ended_at is not None and (existed := _existed(situation, attempt, job)):
+    # Only after a live look: a pod whose event is merely late would be charged twice.
+    if situation.live and ended_at is not None and (existed := _existed(situation, attempt, job)):
         began = (job.start_time if job else None) or attempt.start_time or attempt.intent_time or ended_at
         charged = add_unseen(charged, existed, now=now, reserved_per_hour=rate, job_start=began, job_end=ended_at)
     starts = [c.start for c in charged.pods or [] if c.start is not None]
@@ -53,7 +54,9 @@ def book(attempt: Attempt, checkpoint_at: datetime | None) -> Attempt:
 def job_end(situation: Situation, attempt: Attempt, job: JobFacts | None, now: datetime) -> datetime | None:
     """When it was proven that no pod of the Job lives: its Failed or Complete, or a live look that found none.
 
-    A look proves it for a Job that is gone, and for one that was suspended after it had started.
+    A look proves it for a Job that is gone, and for one that was suspended after it had started. How the Job was
+    deleted makes no difference: a pod object goes only when its node says that it ended, or when somebody forces it,
+    and that can be done under any Job.
     """
     if job is not None and job.finished is not None:
         return job.finished.at
@@ -61,6 +64,11 @@ def job_end(situation: Situation, attempt: Attempt, job: JobFacts | None, now: d
     if not known or not situation.live or any(not pod.over for pod in situation.pods_of(attempt)):
         return None
     return now
+
+
+def all_seen(job: JobFacts, pods: tuple[PodFacts, ...]) -> bool:
+    """Whether every pod that the Job counts as ended was seen. Its events may come before those of its pods."""
+    return len(pods) >= job.failed + job.succeeded
 
 
 def suspended_after_start(attempt: Attempt, job: JobFacts) -> bool:

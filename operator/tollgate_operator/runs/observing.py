@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from datetime import datetime
 
+from tollgate.api.quantities import Usd
 from tollgate.api.training_run import (
     Attempt,
     AttemptOutcome,
@@ -22,10 +23,12 @@ from tollgate.contract import FailureClass, LastWords, Outcome, StopReason
 from tollgate.gates.evidence import evaluation_status
 from tollgate.limits.forecast import Outlook, forecast
 from tollgate.limits.ledger import Folded, is_closed, rate_per_hour, spent
+from tollgate.limits.stop import limit_reached
 from tollgate_operator.facts import JobFacts, PodFacts, ProgressFacts
 from tollgate_operator.runs.classify import LIMIT_STOPS, cause, completed, failure, words_of
-from tollgate_operator.runs.ledgering import book, charge, job_end, lost_with_node, suspended_after_start
+from tollgate_operator.runs.ledgering import all_seen, book, charge, job_end, lost_with_node, suspended_after_start
 from tollgate_operator.runs.situation import Situation, with_attempt
+from tollgate_operator.runs.terms import caps_in_force, used_by_others
 
 
 def observe(situation: Situation, now: datetime) -> Situation:
@@ -36,7 +39,7 @@ def observe(situation: Situation, now: datetime) -> Situation:
             continue
         charged = charge(seen, _adopted(seen, attempt), now)
         if charged.outcome is None:
-            charged = _progressed(seen, charged)
+            charged = _stop_learned(seen, _progressed(seen, charged), now)
             charged = _ended(seen, charged, now)
         # Only the end itself brings news; an older attempt that waits to be booked must not speak again.
         status = _words_kept(seen, charged) if attempt.outcome is None else seen.status
@@ -55,7 +58,7 @@ def over(situation: Situation, attempt: Attempt, now: datetime) -> bool:
     """Whether no pod of the attempt lives any more, as far as can be known: nothing of it can spend or commit."""
     job, pods = situation.job_of(attempt), situation.pods_of(attempt)
     if job is not None and job.finished is not None:
-        return situation.live or all(pod.over for pod in pods)
+        return situation.live or (all_seen(job, pods) and all(pod.over for pod in pods))
     if job_end(situation, attempt, job, now) is not None:
         return True
     if job is None:
@@ -73,6 +76,36 @@ def _adopted(situation: Situation, attempt: Attempt) -> Attempt:
     pods = [p for p in situation.pods if p.job_uid and p.attempt == attempt.number and p.role == attempt.role]
     uid = job.uid if job is not None else pods[-1].job_uid if pods else None
     return attempt.model_copy(update={"job_uid": uid})
+
+
+def _stop_learned(situation: Situation, attempt: Attempt, now: datetime) -> Attempt:
+    """The attempt with the stop that only its Job tells of: whoever made it died before writing it to the status.
+
+    The limit that made it is not on the Job. If the limits as they are now would have stopped the attempt as well, it
+    was they; else they were raised since, and the limit of the stop stays unknown (absent), which any limit exceeds.
+    """
+    job = situation.job_of(attempt)
+    if job is None or job.stop_reason is None or attempt.stop_reason is not None:
+        return attempt
+    learned = attempt.model_copy(update={"stop_reason": job.stop_reason})
+    if job.stop_reason not in (StopReason.BUDGET, StopReason.RUNTIME, StopReason.EVALUATION_TIMEOUT):
+        return learned
+    limit, reserve = caps_in_force(situation, attempt)
+    pods = attempt.pods or []
+    running = attempt.model_copy(update={"pods": [pod.model_copy(update={"end": None}) for pod in pods]})
+    ended = max((pod.end or now for pod in pods), default=now)
+    others = used_by_others(situation, attempt, attempt.role, now)
+    same = limit_reached(limit, running, others, reserve, ended) is not None
+    return learned.model_copy(
+        update={
+            "limit_usd": _usd(limit.cost) if same else None,
+            "limit_seconds": limit.runtime if same else None,
+        }
+    )
+
+
+def _usd(micro: int | None) -> int | None:
+    return None if micro is None else Usd(micro)
 
 
 def _progressed(situation: Situation, attempt: Attempt) -> Attempt:

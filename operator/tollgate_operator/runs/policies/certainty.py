@@ -7,7 +7,7 @@ from datetime import datetime
 from tollgate.api.training_run import Attempt
 from tollgate.limits.ledger import is_closed
 from tollgate_operator.decision import Decision, Look
-from tollgate_operator.runs.ledgering import suspended_after_start
+from tollgate_operator.runs.ledgering import all_seen, suspended_after_start
 from tollgate_operator.runs.situation import Situation
 
 
@@ -30,6 +30,5 @@ def _uncertain(situation: Situation, attempt: Attempt) -> bool:
         return vanished
     settled = job.finished is not None or job.decided is not None or job.stop_reason is not None
     ended = job.finished is not None or suspended_after_start(attempt, job)
-    return (
-        (settled and vanished) or (ended and any(not pod.over for pod in pods)) or suspended_after_start(attempt, job)
-    )
+    unseen = any(not pod.over for pod in pods) or not all_seen(job, pods)
+    return (settled and vanished) or (ended and unseen) or suspended_after_start(attempt, job)
