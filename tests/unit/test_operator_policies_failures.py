@@ -151,6 +151,14 @@ TABLE: list[tuple[str, list[PodFacts], JobFacts | None, FailureClass, str, str |
         "pod-0",
     ),
     (
+        "the kubelet's deadline, which the launcher took for anybody's signal",
+        [pod(code=75, words=SIGNAL, reason="DeadlineExceeded")],
+        job(reason="PodFailurePolicy"),
+        LIMIT,
+        "DeadlineExceeded",
+        "pod-0",
+    ),
+    (
         "a victim ended first, the cause has words",
         [pod(0, code=70, words=failed("PeerLost"), at=80), pod(1, code=70, words=failed("OutOfMemory", rank=9), at=85)],
         job(),

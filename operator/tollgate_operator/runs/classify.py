@@ -170,9 +170,15 @@ def _read(pod: PodFacts, words: LastWords | None) -> tuple[FailureClass, str, st
             "the container used more memory than its profile gives it; use a profile with more memory, a smaller "
             "batch or a shorter max_seq_length",
         )
-    if words is not None and words.outcome is Outcome.STOPPED:
+    # The launcher cannot tell the kubelet's SIGTERM at the pod's deadline from anybody else's.
+    by_kubelet = pod.reason == "DeadlineExceeded"
+    if (
+        words is not None
+        and words.outcome is Outcome.STOPPED
+        and not (by_kubelet and words.reason == StopReason.SIGNAL)
+    ):
         return _stopped_class(words.reason), words.reason, _told(words)
-    if pod.reason == "DeadlineExceeded":
+    if by_kubelet:
         return FailureClass.LIMIT, "DeadlineExceeded", pod.message or "the pod reached its deadline"
     if pod.reason == "Evicted":
         # An eviction for the node's sake carries DisruptionTarget; without it the pod broke its own limits.
