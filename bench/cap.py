@@ -64,8 +64,15 @@ def measure(rounds: int) -> dict[str, Any]:
     from tollgate_local.progress import to_stderr
 
     with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as folder:
-        nets = {"net": "10.245.7", "services": "10.110", "pods": "10.230"}  # beside a cluster that somebody has up
-        shape = NodeShape(state=Path(folder, "state"), bridge="tgbench", cgroup="tollgate-bench", **nets)
+        shape = NodeShape(
+            state=Path(folder, "state"),
+            bridge="tgbench",
+            cgroup="tollgate-bench",
+            # beside a cluster that somebody has up
+            net="10.245.7",
+            services="10.110",
+            pods="10.230",
+        )
         try:
             tollgate = installation.install_for_tests(up(shape), Path(folder, "volumes"), to_stderr)
             caps.prepare(tollgate)
@@ -75,7 +82,7 @@ def measure(rounds: int) -> dict[str, Any]:
                     for found in caps.measure(tollgate, layers, suffix=f"-{number}").values():
                         figures.append(figure(found))
                         print(json.dumps(figures[-1]), file=sys.stderr, flush=True)
-            price = caps.PER_HOUR
+            price = installation.PER_HOUR
         finally:
             down(shape, purge=True)
     revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=CHECKOUT)
