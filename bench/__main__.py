@@ -1,0 +1,27 @@
+"""`python -m bench [NAME ...]`: crashes, api-calls, event-cpu; without a name all of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from bench import api_calls, crashes, event_cpu
+
+BENCHES: dict[str, Callable[[], int]] = {
+    "api-calls": api_calls.main,
+    "event-cpu": event_cpu.main,
+    "crashes": crashes.main,
+}
+
+
+def main(names: list[str]) -> int:
+    """Runs them in order; answers 1 when one found something that must not be."""
+    unknown = [name for name in names if name not in BENCHES]
+    if unknown:
+        print(f"bench: {unknown[0]!r} is not known; there are {', '.join(BENCHES)}", file=sys.stderr)
+        return 2
+    return int(any([BENCHES[name]() for name in names or BENCHES]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
