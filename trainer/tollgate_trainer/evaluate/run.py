@@ -188,7 +188,10 @@ def _measure(
 ) -> list[tuple[Task, Measured]]:
     import torch
 
+    from tollgate_trainer.lifecycle.processes import fit_threads
+
     model, tokenizer = load_finished(folder, request.attempt.dataset_root)
+    fit_threads(sum(parameter.numel() for parameter in model.parameters()))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)  # type: ignore[arg-type]
     unique = list({document.hash: document for document in held_out}.values())

@@ -18,6 +18,7 @@ from tollgate_trainer.lifecycle.ending import finish, stopped
 from tollgate_trainer.lifecycle.goodput import State, without_lost_steps
 from tollgate_trainer.lifecycle.heartbeat import Beat
 from tollgate_trainer.lifecycle.loop import Plan, TrainingLoop
+from tollgate_trainer.lifecycle.processes import fit_threads
 from tollgate_trainer.lifecycle.rotation import Rotation
 from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.lifecycle.state import LifecycleState
@@ -64,6 +65,7 @@ class Run:
         session.say("data", digest=splits.digest, **{name: asdict(stats) for name, stats in splits.stats.items()})
         self._go_to(State.LOAD)
         built = build(self.manifest, session.attempt.dataset_root, tokenizer, self.device)
+        fit_threads(built.parameters)
         loop = self._loop(splits, batches, built, tokenizer, resumed)
         session.flag.leave = None  # from here on all processes stop at the same step, with a checkpoint
         if self._stop_before_start() is not StopCode.NONE:
