@@ -130,8 +130,11 @@ def test_a_stage_whose_bound_is_met_is_promoted_and_one_whose_bound_is_not_met_s
     assert data["evidenceDigest"] == finished["status"]["evaluation"]["evidenceDigest"]
 
     tollgate.installed.kubectl.run("label", "trainingrun", NAME, f"{LABEL_PROMOTE_TO}=production", "--overwrite")
-    said = eventually(lambda: stage(tollgate, "production").get("message"), 30, "production says why not")
-    assert NAME in said
+
+    def told() -> bool:
+        return NAME in stage(tollgate, "production").get("message", "")
+
+    eventually(told, 30, "production says why not")
     assert "holder" not in stage(tollgate, "production")
     maps = tollgate.installed.kubectl.run("get", "configmaps", "-o", "name").split()
     assert f"configmap/model-{POLICY}-production" not in maps
@@ -157,7 +160,7 @@ def test_kubectl_shows_what_one_asks_first(tollgate: Tollgate, finished: Run) ->
 
 
 def test_its_events_tell_the_story_once(tollgate: Tollgate, finished: Run) -> None:
-    selector = f"involvedObject.kind=TrainingRun,involvedObject.name={NAME}"
+    selector = f"involvedObject.uid={finished['metadata']['uid']}"
 
     def reasons() -> list[str]:
         listed = tollgate.cluster.api.get(f"/api/v1/namespaces/{NAMESPACE}/events?fieldSelector={selector}")

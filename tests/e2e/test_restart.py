@@ -34,14 +34,6 @@ def going_on(name: str, **spec: Any) -> Run:
     return runs.run(name, steps=100_000, save_steps=10, manifest=manifest, **spec)
 
 
-@pytest.fixture(scope="module")
-def gang(tollgate: Tollgate) -> Iterator[str]:
-    """One gang of two that outlives all that is done to it here."""
-    tollgate.apply(going_on("restart-gang", restart={"maxFailures": 50, "maxDisruptions": 50}))
-    yield "restart-gang"
-    faults.end(tollgate, "restart-gang")
-
-
 @dataclass(frozen=True, slots=True)
 class Case:
     """A fault that meets one member of the gang, and what the status has to say of it."""
@@ -84,37 +76,47 @@ def ended(tollgate: Tollgate, name: str, number: int) -> dict[str, Any]:
     return next(a for a in attempts(run) if a["number"] == number)
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_a_gang_that_lost_a_member_goes_on_from_its_newest_checkpoint_and_says_what_was_lost(
-    tollgate: Tollgate, gang: str, case: Case
-) -> None:
-    number, pods = saving(tollgate, gang)
-    assert len(pods) == 2
-    case.fault(tollgate, pods[case.member])
-
-    attempt = ended(tollgate, gang, number)
-    assert attempt["outcome"] == "Failed"
-    failure = attempt["failure"]
-    assert (failure["class"], failure["reason"]) == (case.class_, case.reason), failure
-    assert failure["pod"] == faults.name_of(pods[case.member]), failure
-    assert failure["node"] == pods[case.member]["spec"]["nodeName"]
-    assert failure.get("exitCode") == case.exit_code, failure
-    assert failure.get("rank") == case.rank, failure
-    assert case.words in failure["message"], failure
-
-    restored = eventually(lambda: of_attempt(tollgate, gang, "restore", number + 1), PATIENCE, "the gang is back")
-    saved, told = of_attempt(tollgate, gang, "save", number), of_attempt(tollgate, gang, "step", number)
-    assert saved[-1]["step"] <= restored[0]["step"] <= max(told[-1]["step"], saved[-1]["step"]) + 5
-    assert restored[0]["checkpoint"] == f"checkpoints/checkpoint-{restored[0]['step']}"
-    following = next(a for a in attempts(tollgate.get(gang)) if a["number"] == number + 1)
-    assert runs.moment(following["startTime"]) >= runs.moment(attempt["endTime"]).replace(microsecond=0), (
-        "no pod of an attempt is placed while one of the attempt before lives"
-    )
-
-
 def of_attempt(tollgate: Tollgate, name: str, kind: str, number: int) -> list[dict[str, Any]]:
     """The trainer's events of one kind and attempt."""
     return [event for event in tollgate.events(name, kind) if event["attempt"] == number]
+
+
+class TestALostMember:
+    """A gang that lost one of its pods."""
+
+    @pytest.fixture(scope="class")
+    def gang(self, tollgate: Tollgate) -> Iterator[str]:
+        """One gang of two that outlives all that is done to it; it fills the node, so it ends with the class."""
+        tollgate.apply(going_on("restart-gang", restart={"maxFailures": 50, "maxDisruptions": 50}))
+        yield "restart-gang"
+        faults.end(tollgate, "restart-gang")
+
+    @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+    def test_a_gang_that_lost_a_member_goes_on_from_its_newest_checkpoint_and_says_what_was_lost(
+        self, tollgate: Tollgate, gang: str, case: Case
+    ) -> None:
+        number, pods = saving(tollgate, gang)
+        assert len(pods) == 2
+        case.fault(tollgate, pods[case.member])
+
+        attempt = ended(tollgate, gang, number)
+        assert attempt["outcome"] == "Failed"
+        failure = attempt["failure"]
+        assert (failure["class"], failure["reason"]) == (case.class_, case.reason), failure
+        assert failure["pod"] == faults.name_of(pods[case.member]), failure
+        assert failure["node"] == pods[case.member]["spec"]["nodeName"]
+        assert failure.get("exitCode") == case.exit_code, failure
+        assert failure.get("rank") == case.rank, failure
+        assert case.words in failure["message"], failure
+
+        restored = eventually(lambda: of_attempt(tollgate, gang, "restore", number + 1), PATIENCE, "the gang is back")
+        saved, told = of_attempt(tollgate, gang, "save", number), of_attempt(tollgate, gang, "step", number)
+        assert saved[-1]["step"] <= restored[0]["step"] <= max(told[-1]["step"], saved[-1]["step"]) + 5
+        assert restored[0]["checkpoint"] == f"checkpoints/checkpoint-{restored[0]['step']}"
+        following = next(a for a in attempts(tollgate.get(gang)) if a["number"] == number + 1)
+        assert runs.moment(following["startTime"]) >= runs.moment(attempt["endTime"]).replace(microsecond=0), (
+            "no pod of an attempt is placed while one of the attempt before lives"
+        )
 
 
 def test_a_dataset_that_is_not_there_fails_the_run_at_once_in_the_trainers_words(tollgate: Tollgate) -> None:
