@@ -60,8 +60,8 @@ def slowed(**changes: Any) -> dict[str, Any]:
     ("processes", "changes"),
     [
         pytest.param(1, {}, id="full, one process"),
-        pytest.param(2, {}, id="full, two processes"),
-        pytest.param(1, {"adapter": LORA}, id="lora, one process"),
+        pytest.param(2, {}, id="full, two processes", marks=pytest.mark.full),
+        pytest.param(1, {"adapter": LORA}, id="lora, one process", marks=pytest.mark.full),
         pytest.param(
             2, {"adapter": LORA, "hyperparameters": {"gradient_accumulation_steps": 2}}, id="lora, two, accumulating"
         ),
