@@ -28,6 +28,7 @@ lint: setup ## ruff, mypy strict, import-linter, CRDs in sync
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(RUN) tollgate.crd --check
+	@$(RUN) tollgate.reference --check
 
 crds: setup ## writes crds/ from the models
 	@$(RUN) tollgate.crd --write

@@ -240,7 +240,7 @@ class ModelStatus(Observed):
 
 
 class PodCharge(Observed):
-    """One pod's share of the ledger; with an `end` it is never recomputed. Folded into its attempt when that is closed."""
+    """One pod's share of the ledger; with an `end` it is never recomputed. Folded when its attempt is closed."""
 
     uid: str
     name: str
