@@ -33,6 +33,7 @@ def judged(life: Life, nodes: int = 1) -> None:
     life.hold("train")
     life.apply(run_document(compute={"profile": "crash-cpu", "nodes": nodes}))
     life.until_phase("Running")
+    time.sleep(1.2)  # Kubernetes' times have whole seconds: it has to cost something
     life.release("train")
     life.until(lambda: promoted(life), "the run is promoted")
 
@@ -299,7 +300,9 @@ CELLS: tuple[Cell, ...] = (
         "before the status says Stopping", "stop", at.writes_phase("Stopping"), "before", capped, lost=True, full=True
     ),
     Cell("the gang ends while no operator is there", "stop", stop_ends_alone, control="capped", lost=True, full=True),
-    killed_at("before the status says Stopped", "stop", at.writes_phase("Stopped"), "before", capped, full=True),
+    killed_at(
+        "before the status says Stopped", "stop", at.writes_phase("Stopped"), "before", capped, lost=True, full=True
+    ),
     *both("evaluation", "the evaluation's create", at.creates_job("evaluate")),
     *both("evaluation", "its intent", at.writes_attempt(role="evaluate", number=1), full=True),
     Cell("it ends while no operator is there", "evaluation", evaluation_ends_alone, full=True),

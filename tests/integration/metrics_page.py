@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Iterator
@@ -25,10 +26,11 @@ class _Page(BaseHTTPRequestHandler):
             TrainMetric.LAST_PROGRESS: now,
         }
         text = "".join(f"# TYPE {name.value} gauge\n{name.value} {value}\n" for name, value in values.items()).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
+        with contextlib.suppress(ConnectionError):  # who asked was killed meanwhile
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
 
     def log_message(self, format: str, *args: object) -> None:
         """Says nothing: the operator's log tells of what failed."""

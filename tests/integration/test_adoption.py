@@ -110,6 +110,7 @@ def test_a_deleted_run_stops_its_job_with_time_to_save(lived: Life) -> None:
     lived.until(lambda: installed.there(lived.cluster, f"{lived.runs}/counsel") is None, "the run is gone")
 
 
+@pytest.mark.full  # the younger one looks again once a minute
 def test_two_runs_on_one_output_the_older_one_has_it_until_it_is_over(lived: Life) -> None:
     lived.hold("train")
     lived.apply(run_document("older", judged=False))
