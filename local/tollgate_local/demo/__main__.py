@@ -49,8 +49,8 @@ def main() -> int:
         fresh=True,
         bridge="tgdemo0",
         net="10.252.0",
-        services="10.100",
-        pods="10.241",
+        services="10.108",
+        pods="10.232",
         cgroup="tollgate-demo",
     )
 
