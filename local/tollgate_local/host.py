@@ -22,6 +22,7 @@ __all__ = [
     "interfaces",
     "make_cgroups",
     "make_link",
+    "own_routes",
     "remove_cgroups",
     "remove_link",
     "routes",
@@ -58,6 +59,11 @@ def routes(settings: NodeShape) -> list[str]:
         if any(destination.overlaps(net) for net in nets):
             found.append(f"{destination} dev {route.get('dev', '?')}")
     return found
+
+
+def own_routes(settings: NodeShape) -> list[str]:
+    """Those over this cluster's bridge; another cluster may have come to use the same networks since."""
+    return [route for route in routes(settings) if route.endswith(f" dev {settings.bridge}")]
 
 
 def check_free(settings: NodeShape) -> None:

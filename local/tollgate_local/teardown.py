@@ -49,7 +49,7 @@ def leftovers(settings: Shape, folder: StateFolder) -> list[str]:
     found += [f"mount {point}" for point in mounts if Path(point).is_relative_to(folder.root)]
     if isinstance(settings, NodeShape):
         found += [f"interface {name}" for name in host.interfaces(settings)]
-        found += [f"route {route}" for route in host.routes(settings)]
+        found += [f"route {route}" for route in host.own_routes(settings)]
         found += [f"cgroup {path}" for path in host.cgroups(settings)]
         if folder.sysctls.exists():
             found.append(f"kernel settings that are still to be put back ({folder.sysctls})")
