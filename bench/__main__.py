@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 
@@ -20,6 +21,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"bench: {unknown[0]!r} is not known; there are {', '.join(BENCHES)}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a bench that is ended takes its cluster down
     return int(any([BENCHES[name]() for name in names or BENCHES]))
 
 
