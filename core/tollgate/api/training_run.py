@@ -41,7 +41,12 @@ class Compute(Api):
     """Where the run computes. Absent: the profile whose defaultFor names the manifest's compute_target."""
 
     profile: DnsSubdomain = Field(description="Name of a ComputeProfile.")
-    nodes: int = Field(default=1, ge=1, le=1024, description="Pods of the gang, one per node.")
+    nodes: int = Field(
+        default=1,
+        ge=1,
+        le=400,
+        description="Pods of the gang, one per node; at most 400, so that the status stays small.",
+    )
     gpus_per_node: int | None = Field(
         default=None,
         alias="gpusPerNode",
