@@ -104,7 +104,7 @@ def hold_the_cap(stage: Stage) -> None:
         f"Stopped by {run['status']['attempts'][-1]['stopReason']} at {cost['spentUSD']} of {cost['limitUSD']} USD, "
         f"with a checkpoint of step {step}. More money takes it from there:"
     )
-    patch = '{"spec":{"limits":{"maxCostUSD":"6"}}}'
+    patch = '{"spec":{"limits":{"maxCostUSD":"20"}}}'
     stage.screen.command(f"kubectl patch trainingrun stdlib-capped --type merge -p '{patch}'")
     stage.kubectl.run("patch", "trainingrun", "stdlib-capped", "--type", "merge", "-p", patch)
     run = stage.follow("stdlib-capped", "Succeeded", "Failed")

@@ -70,7 +70,7 @@ class Screen:
     def verdicts(self, run: dict[str, Any]) -> None:
         """The gate table: every check with its value, the compared end of its interval, and its verdict."""
         table = Table(title="Gates", title_justify="left", title_style="bold")
-        for column in ("stage", "check", "value", "compared", "samples", "verdict"):
+        for column in ("stage", "check", "value", "compared", "samples", "result"):
             table.add_column(column, justify="right" if column in ("value", "samples") else "left", no_wrap=True)
         for gate in run["status"].get("gates", []):
             for check in gate["checks"]:
