@@ -94,6 +94,7 @@ def test_an_api_server_that_restarts_under_runs_changes_nothing(lived: Life) -> 
     once_and_exact(lived, *names)
 
 
+@pytest.mark.full  # minutes on a busy machine; test_crashes has each death by itself
 def test_an_operator_that_dies_again_and_again_under_several_runs_loses_nothing(lived: Life) -> None:
     dice = random.Random(7)
     names = [f"run-{number}" for number in range(6)]
