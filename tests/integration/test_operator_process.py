@@ -37,7 +37,9 @@ def chart(cluster: Cluster) -> Iterator[Cluster]:
 @pytest.fixture
 def start(chart: Cluster, tmp_path: Path) -> Iterator[Start]:
     """Starts operators; whatever is left of them at the end is killed, and the Lease goes."""
-    config = installed.kubeconfig(chart, tmp_path, installed.token(chart))
+    # The test before may have restarted the API server.
+    token = eventually(lambda: installed.token(chart), 60, "a token from an API server that may just have come back")
+    config = installed.kubeconfig(chart, tmp_path, token)
     started: list[Process] = []
 
     def begin(*arguments: str, identity: str = "operator-0") -> Process:
