@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
+import installed
 import pytest
+from lifecycle import Life, life, prepare
+from metrics_page import metrics_page
 
 from tollgate_local.cluster import Cluster, LoopbackShape, down, up
 from tollgate_local.testing import make_namespace
@@ -25,3 +29,22 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     name = make_namespace(cluster.api, f"test-{next(_numbers)}", restricted=False)
     yield name
     cluster.api.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture(scope="module")
+def chart(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster with the chart in it, and pods that end as their annotations say."""
+    installed.install(cluster)
+    prepare(cluster)
+    cluster.set_stages("scripted")
+    yield cluster
+    cluster.set_stages("fast")
+    installed.remove_admission(cluster)
+
+
+@pytest.fixture
+def lived(chart: Cluster, tmp_path: Path) -> Iterator[Life]:
+    """An operator with the chart's rights in a namespace of its own, and what a test asks of it."""
+    with metrics_page() as address, life(chart, tmp_path, pod_ip=address) as made:
+        made.operator.ready()
+        yield made

@@ -7,36 +7,15 @@ and e2e tests; here it is what the operator tells it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import installed
 import pytest
-from lifecycle import Life, life, prepare, run_document
-from metrics_page import metrics_page
+from lifecycle import Life, run_document
 
 from tollgate.contract import Env
-from tollgate_local.cluster import Cluster
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def chart(cluster: Cluster) -> Iterator[Cluster]:
-    installed.install(cluster)
-    prepare(cluster)
-    cluster.set_stages("scripted")
-    yield cluster
-    cluster.set_stages("fast")
-    installed.remove_admission(cluster)
-
-
-@pytest.fixture
-def lived(chart: Cluster, tmp_path: Path) -> Iterator[Life]:
-    with metrics_page() as address, life(chart, tmp_path, pod_ip=address) as made:
-        made.operator.ready()
-        yield made
 
 
 def environment(lived: Life, run_uid: str) -> dict[str, str]:

@@ -4,35 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 import installed
 import pytest
-from lifecycle import PRICE, Life, books, end_state, life, operator, prepare, promoted, run_document
-from metrics_page import metrics_page
-
-from tollgate_local.cluster import Cluster
+from lifecycle import PRICE, Life, books, end_state, operator, promoted, run_document
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def chart(cluster: Cluster) -> Iterator[Cluster]:
-    installed.install(cluster)
-    prepare(cluster)
-    cluster.set_stages("scripted")
-    yield cluster
-    cluster.set_stages("fast")
-    installed.remove_admission(cluster)
-
-
-@pytest.fixture
-def lived(chart: Cluster, tmp_path: Path) -> Iterator[Life]:
-    with metrics_page() as address, life(chart, tmp_path, pod_ip=address) as made:
-        made.operator.ready()
-        yield made
 
 
 def lease(lived: Life) -> dict[str, str]:

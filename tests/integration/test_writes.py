@@ -5,34 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import installed
 import pytest
-from lifecycle import Life, life, prepare, run_document
-from metrics_page import metrics_page
-
-from tollgate_local.cluster import Cluster
+from lifecycle import Life, run_document
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def chart(cluster: Cluster) -> Iterator[Cluster]:
-    installed.install(cluster)
-    prepare(cluster)
-    cluster.set_stages("scripted")
-    yield cluster
-    cluster.set_stages("fast")
-    installed.remove_admission(cluster)
-
-
-@pytest.fixture
-def lived(chart: Cluster, tmp_path: Path) -> Iterator[Life]:
-    with metrics_page() as address, life(chart, tmp_path, pod_ip=address) as made:
-        made.operator.ready()
-        yield made
 
 
 def written(lived: Life, since: str = "") -> Counter[tuple[str, str]]:

@@ -106,20 +106,24 @@ async def test_one_node_claims_do_not_carry_two_nodes() -> None:
     assert "ReadWriteMany" in operator.status.message
 
 
-async def test_the_older_of_two_runs_on_one_output_folder_keeps_it() -> None:
+@pytest.mark.parametrize("uid", ["ffffffff-0000-4000-8000-000000000000", "00000000-0000-4000-8000-000000000000"])
+async def test_the_first_accepted_of_two_runs_on_one_output_folder_keeps_it(uid: str) -> None:
+    """Also when the second one was created in the same second, and its uid sorts before or after."""
     operator = Process(world(spec()))
     await operator.until(lambda s: s.phase is Phase.RUNNING)
     newer = {"metadata": {"name": "second", "namespace": NAMESPACE, "labels": {}}, "spec": spec()}
     newer["spec"]["storage"]["output"]["path"] = "./counsel-lora/"
     path = f"{RUN.rsplit('/', 1)[0]}/second"
     operator.world.put(path, newer, new=True)
+    created = operator.world.objects[RUN]["metadata"]["creationTimestamp"]
+    operator.world.change(path, {"metadata": {"uid": uid, "creationTimestamp": created}})
     operator.watch()
     from tollgate_operator.facts import Key
 
     await operator.reconciler.reconcile(Key("TrainingRun", NAMESPACE, "second"))
     status = TrainingRunStatus.model_validate(operator.world.objects[path]["status"])
     assert "OutputInUse" in status.message
-    assert "counsel-lora, which is older" in status.message
+    assert "counsel-lora, which came first" in status.message
     await operator.until(lambda s: s.phase is Phase.SUCCEEDED)
     await operator.reconciler.reconcile(Key("TrainingRun", NAMESPACE, "second"))
     status = TrainingRunStatus.model_validate(operator.world.objects[path]["status"])

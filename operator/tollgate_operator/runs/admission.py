@@ -89,11 +89,11 @@ def claims_refusal(situation: Situation, claims: Mapping[str, ClaimFacts | None]
     return None
 
 
-def older_neighbour(situation: Situation) -> RunFacts | None:
-    """The run that keeps this output folder: one that is not over and older than this one."""
-    mine = _age(situation.run)
-    rivals = [run for run in situation.neighbours if not is_over(run) and _age(run) < mine]
-    return min(rivals, key=_age, default=None)
+def holder_of_output(situation: Situation) -> RunFacts | None:
+    """The other run that has this output folder: not over, and before this one in line."""
+    mine = _place_in_line(situation.run)
+    rivals = [run for run in situation.neighbours if not is_over(run) and _place_in_line(run) < mine]
+    return min(rivals, key=_place_in_line, default=None)
 
 
 def is_over(run: RunFacts) -> bool:
@@ -102,8 +102,12 @@ def is_over(run: RunFacts) -> bool:
     return any(c.type in over and c.status == "True" for c in run.status.conditions)
 
 
-def _age(run: RunFacts) -> tuple[str, str]:
-    return (run.created.isoformat() if run.created else "", run.uid)
+def _place_in_line(run: RunFacts) -> tuple[bool, str, str]:
+    """Whoever was accepted has the folder; otherwise the older one. Creation is told in whole seconds, so that age
+    alone would let a run that came in the same second take the folder from one that already trains.
+    """
+    accepted = any(c.type == ConditionType.ACCEPTED and c.status == "True" for c in run.status.conditions)
+    return (not accepted, run.created.isoformat() if run.created else "", run.uid)
 
 
 def _manifest(situation: Situation) -> Refusal | None:
@@ -170,12 +174,12 @@ def _references(situation: Situation) -> Refusal | None:
 
 
 def _output_taken(situation: Situation) -> Refusal | None:
-    holder = older_neighbour(situation)
+    holder = holder_of_output(situation)
     if holder is None:
         return None
     output = situation.spec.storage.output
     return Refusal(
         "OutputInUse",
         f"spec.storage.output {output.claim_name}/{folder_path(output)} is the output folder of TrainingRun "
-        f"{holder.key.name}, which is older and not over; choose another path, or delete that run",
+        f"{holder.key.name}, which came first and is not over; choose another path, or delete that run",
     )
