@@ -15,14 +15,14 @@ demo: setup ## a real cluster on this machine: train, cap, refuse, judge, promot
 
 test: setup ## what CI runs: unit, property, integration (real control plane), e2e (real kubelet, real torch)
 	@$(BIN)/tollgate local build
-	@$(RUN) pytest -m "not full" $(ARGS)
+	@$(RUN) pytest -n 2 --dist loadgroup -m "not full" $(ARGS)
 
 test-quick: setup ## the pure parts only, seconds
 	@$(RUN) pytest tests/unit tests/property -q $(ARGS)
 
 test-full: setup ## every cell of every matrix; before a release
 	@$(BIN)/tollgate local build
-	@$(RUN) pytest $(ARGS)
+	@$(RUN) pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: setup ## ruff, mypy strict, import-linter, CRDs in sync
 	@$(BIN)/ruff format --check .

@@ -32,9 +32,9 @@ TOOLS = {
     "lint-imports": "-c 'from importlinter.cli import lint_imports_command as main; main()'",
 }
 LOCKS = {
-    "dev.txt": ("operator", "trainer", "local", "dev"),
+    "dev.txt": ("operator", "trainer", "gpu", "s3", "mlflow", "wandb", "local", "dev"),
     "operator.txt": ("operator",),
-    "trainer.txt": ("trainer",),
+    "trainer.txt": ("trainer", "gpu", "s3", "mlflow", "wandb"),
 }
 
 

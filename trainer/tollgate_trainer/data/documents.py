@@ -30,13 +30,31 @@ class Message:
     content: str
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that stands in a document's text: text[start:start + len(text)] of the document is `text`."""
+
+    text: str
+    start: int
+
+
 @dataclass(frozen=True)
 class Document:
-    """One document: plain text, or the turns of a conversation. `origin` is file:line, for messages."""
+    """One document: plain text, or the turns of a conversation. `origin` is file:line, for messages.
+
+    label: the class, for classification and joint. question: what is asked of the text (a question or a criterion), and
+    answers: where it is answered, for span and joint; () is "the text has no answer", None "this is not a span
+    document". source: the name of the source that it came from. group: documents of one group stay in one split.
+    """
 
     text: str
     origin: str
     messages: tuple[Message, ...] | None = None
+    label: str | None = None
+    question: str | None = None
+    answers: tuple[Answer, ...] | None = None
+    source: str = ""
+    group: str | None = None
 
     @cached_property
     def hash(self) -> str:
