@@ -7,7 +7,7 @@ refused on a laptop is refused on the cluster with the same words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from tollgate.contract import API_VERSION, MAX_MANIFEST_BYTES
-from tollgate.manifest import canonical, paths, short_forms, support
+from tollgate.manifest import canonical, overrides, paths, short_forms, support
 from tollgate.manifest.errors import ABSENT, ManifestError, Problem, field_name
 from tollgate.manifest.normal import normalise
+from tollgate.manifest.overrides import Change, Override
 from tollgate.manifest.reading import Path as FieldPath
 from tollgate.manifest.reading import Reading, read_bytes
 from tollgate.manifest.training_manifest import TrainingManifest
@@ -48,6 +49,35 @@ def load_file(path: Path) -> LoadedManifest:
 
     Raises: ManifestError with everything that is wrong; OSError is turned into one, too.
     """
+    source, reading = _read_file(path)
+    return _load(reading.value, source, reading.lines)
+
+
+def load_overridden(
+    path: Path, overlay: Path | None, layers: Sequence[Sequence[Override]]
+) -> tuple[LoadedManifest, list[Change]]:
+    """The file with an overlay file and then `layers` over it, and what they changed. Without changes: as load_file.
+
+    The digest is of the effective document. Raises: ManifestError, also for a file that is none.
+    """
+    source, reading = _read_file(path)
+    below: list[Sequence[Override]] = []
+    if overlay is not None:
+        over, patch = _read_file(overlay)
+        _refuse_other_than_mapping(patch.value, over)
+        below.append([Override((), patch.value, f"overlay {overlay}")])
+    _refuse_other_than_mapping(reading.value, source)
+    document, changes = overrides.apply(reading.value, [*below, *layers])
+    if not changes:
+        return _load(reading.value, source, reading.lines), []
+    origins = ", ".join(dict.fromkeys(change.origin for change in changes))
+    changed = {change.path for change in changes}
+    lines = {field: line for field, line in reading.lines.items() if field not in changed}
+    return _load(document, f"{source} with {origins}", lines), changes
+
+
+def _read_file(path: Path) -> tuple[str, Reading]:
+    """The values in a file, and its name in words. Raises: ManifestError, also for what is not plain values."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -60,16 +90,20 @@ def load_file(path: Path) -> LoadedManifest:
                 )
             ],
         ) from error
-    return load_bytes(data, str(path), is_json=path.suffix.lower() == ".json")
+    return _read(data, str(path), path.suffix.lower() == ".json")
 
 
 def load_bytes(data: bytes, source: str, *, is_json: bool = False) -> LoadedManifest:
     """Load the contents of a manifest file or of a file with a TrainingRun."""
-    reading = read_bytes(data, source, is_json=is_json)
-    source, reading = _unwrap(reading, source)
+    source, reading = _read(data, source, is_json)
+    return _load(reading.value, source, reading.lines)
+
+
+def _read(data: bytes, source: str, is_json: bool) -> tuple[str, Reading]:
+    source, reading = _unwrap(read_bytes(data, source, is_json=is_json), source)
     if reading.found:
         raise ManifestError(source, _at_lines([item.problem for item in reading.found], reading.lines))
-    return _load(reading.value, source, reading.lines)
+    return source, reading
 
 
 def load_document(document: Mapping[str, Any], source: str) -> LoadedManifest:
@@ -161,19 +195,7 @@ def _unwrap(reading: Reading, source: str) -> tuple[str, Reading]:
 
 
 def _load(value: Any, source: str, lines: dict[FieldPath, int]) -> LoadedManifest:
-    if not isinstance(value, Mapping):
-        what = "nothing" if value is None else "a list" if isinstance(value, list) else "one value"
-        raise ManifestError(
-            source,
-            [
-                Problem(
-                    "",
-                    ABSENT,
-                    f"this holds {what}, not a mapping of fields",
-                    "A manifest has lines such as `name: my-model`.",
-                )
-            ],
-        )
+    _refuse_other_than_mapping(value, source)
     document, found = normalise(value)
     if found:
         raise ManifestError(source, _at_lines([problem for _, problem in found], lines))
@@ -193,6 +215,22 @@ def _load(value: Any, source: str, lines: dict[FieldPath, int]) -> LoadedManifes
         )
     manifest = _model(document, source, lines)
     return LoadedManifest(manifest, document, data, canonical.digest(data), source)
+
+
+def _refuse_other_than_mapping(value: Any, source: str) -> None:
+    if not isinstance(value, Mapping):
+        what = "nothing" if value is None else "a list" if isinstance(value, list) else "one value"
+        raise ManifestError(
+            source,
+            [
+                Problem(
+                    "",
+                    ABSENT,
+                    f"this holds {what}, not a mapping of fields",
+                    "A manifest has lines such as `name: my-model`.",
+                )
+            ],
+        )
 
 
 def _model(document: dict[str, Any], source: str, lines: dict[FieldPath, int]) -> TrainingManifest:
