@@ -14,6 +14,7 @@ from tollgate.manifest.sections import (
     Evaluation,
     Hyperparameters,
     Model,
+    ParallelismOptions,
     Reproducibility,
     Resources,
     Section,
@@ -49,8 +50,11 @@ class TrainingManifest(Section):
         default="cpu", description="On a cluster, without spec.compute: the profile whose defaultFor names it."
     )
     parallelism: Literal["auto", "ddp", "zero1", "zero2", "zero3", "fsdp2"] = Field(
-        default="auto", description="How several processes share the work."
+        default="auto",
+        description="How several processes share the work: whole copies (ddp), or shards of the optimizer (zero1), "
+        "gradients (zero2) and weights (zero3, fsdp2); auto is ddp.",
     )
+    parallelism_options: ParallelismOptions = Field(default_factory=ParallelismOptions)
     optimization_priority: Literal["fast", "balanced", "quality", "memory_efficient", "none"] = "none"
     safety_metrics: list[str] | None = None
     resources: Resources = Field(default_factory=Resources)

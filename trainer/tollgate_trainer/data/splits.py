@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,7 +53,7 @@ def load_documents(manifest: TrainingManifest, dataset_root: Path) -> Documents:
     documents = read(path, dataset.format, dataset.text_field, dataset.path)
     if dataset.splits.validation_path is None:
         train, validation = split(documents, dataset.splits.validation)
-        return Documents(tuple(train), tuple(validation), digest)
+        return limited(Documents(tuple(train), tuple(validation), digest), dataset.limit)
     name = dataset.splits.validation_path
     held_out = read(
         paths.resolve(dataset_root, name, "dataset.splits.validation_path"), dataset.format, dataset.text_field, name
@@ -64,7 +65,27 @@ def load_documents(manifest: TrainingManifest, dataset_root: Path) -> Documents:
             f"evaluation on them would judge memory: remove them from one of the two",
             "dataset.splits.validation_path",
         )
-    return Documents(tuple(documents), tuple(held_out), digest)
+    return limited(Documents(tuple(documents), tuple(held_out), digest), dataset.limit)
+
+
+def limited(documents: Documents, limit: int | None) -> Documents:
+    """At most `limit` documents to train on and as large a share of the held-out ones, in their order.
+
+    Which ones is decided by the hash of their text; a split that has documents keeps at least one.
+    """
+    if limit is None or len(documents.train) <= limit:
+        return documents
+    share = limit / len(documents.train)
+    return Documents(
+        _first_by_hash(documents.train, limit),
+        _first_by_hash(documents.validation, math.ceil(share * len(documents.validation))),
+        documents.digest,
+    )
+
+
+def _first_by_hash(documents: tuple[Document, ...], count: int) -> tuple[Document, ...]:
+    chosen = sorted(range(len(documents)), key=lambda i: (documents[i].hash, i))[:count]
+    return tuple(documents[i] for i in sorted(chosen))
 
 
 def tokenise_documents(documents: Documents, tokenizer: PreTrainedTokenizerBase, manifest: TrainingManifest) -> Splits:
