@@ -12,18 +12,18 @@ from transformers import TrainingArguments
 
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate_trainer.data.order import Order
-from tollgate_trainer.data.splits import Splits
 from tollgate_trainer.lifecycle.batching import Batching, total_steps, warmup_steps
 from tollgate_trainer.lifecycle.loop import Plan
 from tollgate_trainer.lifecycle.processes import COLLECTIVE_TIMEOUT
 from tollgate_trainer.lifecycle.state import Mode
 from tollgate_trainer.refusal import ManifestRefused
 from tollgate_trainer.tasks.protocol import Task
+from tollgate_trainer.tasks.samples import SampleSplits
 
 DEFAULT_SAVE_MINUTES = 10.0
 
 
-def plan_for(manifest: TrainingManifest, splits: Splits, batching: Batching, task: Task) -> Plan:
+def plan_for(manifest: TrainingManifest, splits: SampleSplits, batching: Batching, task: Task) -> Plan:
     """What is trained on, how long, and when it is evaluated and saved.
 
     Raises: ManifestRefused for metrics that the task does not have, or that need held-out documents that are not there.

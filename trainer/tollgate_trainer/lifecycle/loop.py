@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from tollgate_trainer.data.order import Order, RankBatches
-from tollgate_trainer.data.tokens import TokenSet
 from tollgate_trainer.lifecycle.checkpoints import CheckpointError, Checkpoints
 from tollgate_trainer.lifecycle.goodput import State
 from tollgate_trainer.lifecycle.lease import Fenced
@@ -23,6 +22,7 @@ from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.lifecycle.state import Mode
 from tollgate_trainer.lifecycle.stop import StopCode
 from tollgate_trainer.tasks.protocol import Task
+from tollgate_trainer.tasks.samples import SampleSet
 
 SHOWN_SAMPLES = 8
 
@@ -32,8 +32,8 @@ class Plan:
     """What is trained on and how long."""
 
     order: Order
-    train: TokenSet
-    validation: TokenSet
+    train: SampleSet
+    validation: SampleSet
     total_steps: int
     eval_every: int
     save_every: int | None
@@ -141,7 +141,7 @@ class TrainingLoop(Trainer):
     # --- evaluation -------------------------------------------------------------------------------------------------
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
-        """Metrics over all held-out samples, each process a share; sums, so the split over batches does not matter."""
+        """Metrics over all held-out samples, each process a share; how they are spread over batches does not matter."""
         started = time.monotonic()
         with self.session.spend(State.EVALUATE):
             metrics = self._measure()
@@ -161,15 +161,20 @@ class TrainingLoop(Trainer):
         was_training = model.training
         model.eval()
         total = count = 0.0
+        rows: list[tuple[int, Any]] = []
         with torch.no_grad(), self.compute_loss_context_manager():
             for batch in _chunks(mine, self.plan.eval_batch):
-                inputs = self._prepare_inputs(self.task.collate([samples[i] for i in batch]))
-                loss, things = self.task.measure(model, inputs)
-                total, count = total + loss, count + things
+                chosen = [samples[i] for i in batch]
+                part = self.task.measure(model, self._prepare_inputs(self.task.collate(chosen)), chosen)
+                total, count = total + part.loss_sum, count + part.count
+                rows.extend(zip(batch, part.rows, strict=True) if self.task.by_sample else ())
                 self.session.progress.touch()
         model.train(was_training)
         total, count = self.session.agreement.summed(total, count)
-        return self.task.metrics(total, count)
+        if self.task.by_sample:
+            told = self.session.agreement.gathered(rows)
+            rows = sorted((row for share in told for row in share), key=lambda row: row[0])
+        return self.task.metrics(total, count, rows, samples)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import transformers
 from transformers import PrinterCallback
 
 from tollgate.contract import Files, LastWords
-from tollgate_trainer.data import Documents, Splits, tokenise_documents
+from tollgate_trainer.data import Documents
 from tollgate_trainer.lifecycle.arguments import plan_for, topology, training_arguments
 from tollgate_trainer.lifecycle.batching import Batching, batching
 from tollgate_trainer.lifecycle.checkpoints import Checkpoints, Found, Identity, committed, newest_valid
@@ -28,7 +28,9 @@ from tollgate_trainer.models import tokenizer as tokenizers
 from tollgate_trainer.models.build import Built, build
 from tollgate_trainer.models.source import Source, tokenizer_source
 from tollgate_trainer.refusal import OutputRefused
-from tollgate_trainer.tasks.causal_lm import CausalLM
+from tollgate_trainer.tasks.choose import task_for
+from tollgate_trainer.tasks.protocol import Task
+from tollgate_trainer.tasks.samples import SampleSplits
 
 
 class Run:
@@ -61,12 +63,13 @@ class Run:
         )
         self._go_to(State.DATA)
         tokenizer = self._tokenizer(resumed)
-        splits = tokenise_documents(self.documents, tokenizer, self.manifest)
+        task = task_for(self.manifest, self.documents, tokenizer, session.attempt.dataset_root)
+        splits = task.encode(self.documents, tokenizer, self.manifest)
         session.say("data", digest=splits.digest, **{name: asdict(stats) for name, stats in splits.stats.items()})
         self._go_to(State.LOAD)
         built = build(self.manifest, session.attempt.dataset_root, tokenizer, self.device)
         fit_threads(built.parameters)
-        loop = self._loop(splits, batches, built, tokenizer, resumed)
+        loop = self._loop(task, splits, batches, built, tokenizer, resumed)
         session.flag.leave = None  # from here on all processes stop at the same step, with a checkpoint
         if self._stop_before_start() is not StopCode.NONE:
             return stopped(session)
@@ -131,13 +134,18 @@ class Run:
         return tokenizers.from_json(self.session.agreement.from_first(text))
 
     def _loop(
-        self, splits: Splits, batches: Batching, built: Built, tokenizer: Any, resumed: Found | None
+        self,
+        task: Task,
+        splits: SampleSplits,
+        batches: Batching,
+        built: Built,
+        tokenizer: Any,
+        resumed: Found | None,
     ) -> TrainingLoop:
         quiet: Any = transformers.logging
         quiet.set_verbosity_error()
         quiet.disable_progress_bar()
         session, attempt = self.session, self.session.attempt
-        task = CausalLM(int(tokenizer.pad_token_id))
         plan = plan_for(self.manifest, splits, batches, task)
         now = topology(self.manifest, batches, built.precision, self.device)
         if resumed is not None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 
+from tollgate.manifest.training_manifest import TrainingManifest
+from tollgate_trainer.data.splits import Documents, tokenise_documents
 from tollgate_trainer.data.tokens import IGNORED, Sample
 from tollgate_trainer.lifecycle.state import Mode
-from tollgate_trainer.tasks.protocol import Batch
+from tollgate_trainer.tasks.protocol import Batch, Measurement
+from tollgate_trainer.tasks.samples import SampleSet, SampleSplits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PAD_MULTIPLE = 8
 
@@ -28,6 +34,17 @@ class CausalLM:
         """Mean loss per predicted token (nats), its exponential, and how many tokens that is."""
         return {"eval_loss": "min", "eval_perplexity": "min"}
 
+    @property
+    def by_sample(self) -> bool:
+        """Sums say it all."""
+        return False
+
+    def encode(
+        self, documents: Documents, tokenizer: PreTrainedTokenizerBase, manifest: TrainingManifest
+    ) -> SampleSplits:
+        """Token by token, each predicted from those before it."""
+        return tokenise_documents(documents, tokenizer, manifest)
+
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """input_ids, attention_mask, labels: [samples, longest], padded at the end to a multiple of 8."""
         longest = max(len(sample.input_ids) for sample in samples)
@@ -42,8 +59,8 @@ class CausalLM:
             mask[row, :length] = 1
         return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
-    def measure(self, model: Any, batch: Batch) -> tuple[float, float]:
-        """(sum of the negative log-likelihoods in nats, predicted tokens)."""
+    def measure(self, model: Any, batch: Batch, samples: Sequence[Sample]) -> Measurement:
+        """The sum of the negative log-likelihoods in nats, over the predicted tokens."""
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
         targets = batch["labels"][:, 1:]
         total = functional.cross_entropy(
@@ -52,9 +69,11 @@ class CausalLM:
             ignore_index=IGNORED,
             reduction="sum",
         )
-        return float(total), float((targets != IGNORED).sum())
+        return Measurement(float(total), float((targets != IGNORED).sum()))
 
-    def metrics(self, loss_sum: float, count: float) -> dict[str, float]:
+    def metrics(
+        self, loss_sum: float, count: float, rows: Sequence[tuple[int, Any]], held_out: SampleSet
+    ) -> dict[str, float]:
         """eval_loss, eval_perplexity and eval_tokens; without a predicted token only the latter."""
         if count == 0:
             return {"eval_tokens": 0.0}
@@ -62,3 +81,7 @@ class CausalLM:
         # Beyond the largest double a perplexity has no number; the loss still says it.
         perplexity = math.exp(loss) if loss < 700 else math.inf
         return {"eval_loss": loss, "eval_perplexity": perplexity, "eval_tokens": count}
+
+    def document(self, metrics: Mapping[str, float]) -> dict[str, Any] | None:
+        """Nothing: the weights and the tokenizer say it all."""
+        return None
