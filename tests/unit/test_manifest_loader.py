@@ -356,7 +356,6 @@ NOT_IN_THIS_VERSION: list[tuple[str, Any]] = [
     *[("optimization_priority", what) for what in ("fast", "balanced", "quality", "memory_efficient")],
     ("precision", "fp16"),
     ("safety_metrics", ["toxicity"]),
-    *[("dataset.format", form) for form in ("prompt_completion", "csv", "parquet")],
     *[("model.quantization", how) for how in ("int8", "nf4")],
     ("model.trust_remote_code", True),
     ("adapter.type", "moe-lora"),

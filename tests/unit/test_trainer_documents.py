@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate_trainer.data import load_documents
 from tollgate_trainer.data.digest import checked_digest, path_digest
-from tollgate_trainer.data.documents import Document, read
+from tollgate_trainer.data.documents import Document, Form, read
 from tollgate_trainer.data.split import split
 from tollgate_trainer.refusal import DatasetRefused
 
@@ -41,7 +41,7 @@ def manifest(**dataset: Any) -> TrainingManifest:
 )
 def test_each_format_is_recognised_by_what_it_holds(tmp_path: Path, name: str, content: str, texts: list[str]) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
-    assert [document.text for document in read(tmp_path / name, "auto", "text", name)] == texts
+    assert [document.text for document in read(tmp_path / name, Form(), name)] == texts
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_what_cannot_be_read_is_refused_with_file_line_and_field(
 ) -> None:
     (tmp_path / "data.jsonl").write_text(content, encoding="utf-8")
     with pytest.raises(DatasetRefused) as refused:
-        read(tmp_path / "data.jsonl", format, "text", "data.jsonl")
+        read(tmp_path / "data.jsonl", Form(format), "data.jsonl")
     assert refused.value.field == field
     assert words in str(refused.value)
 
@@ -75,7 +75,7 @@ def test_a_folder_is_read_in_the_order_of_its_names_and_other_files_in_it_are_le
     (tmp_path / "a.jsonl").write_text('{"text": "one"}')
     (tmp_path / "README.md").write_text("no data")
     (tmp_path / ".hidden.txt").write_text("no data")
-    assert [document.text for document in read(tmp_path, "auto", "text", "folder")] == ["one", "two"]
+    assert [document.text for document in read(tmp_path, Form(), "folder")] == ["one", "two"]
 
 
 def test_the_digest_of_a_file_is_what_sha256sum_prints_and_of_a_folder_covers_names_and_bytes(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tollgate.manifest.loader import load_file
-from tollgate_trainer.data.documents import read
+from tollgate_trainer.data.documents import Form, read
 from trainer_fixtures import REPOSITORY
 
 EXAMPLES = REPOSITORY / "examples"
@@ -28,8 +28,8 @@ def test_the_data_is_the_same_each_time_and_both_formats_tell_the_same(tmp_path:
         subprocess.run(command, check=True, capture_output=True)
         made.append({path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()})
     assert made[0] == made[1]
-    texts = read(tmp_path / "first" / "stdlib-qa.json", "conversations", "text", "qa")
-    chats = read(tmp_path / "first" / "stdlib-chat.jsonl", "chat", "text", "chat")
+    texts = read(tmp_path / "first" / "stdlib-qa.json", Form("conversations"), "qa")
+    chats = read(tmp_path / "first" / "stdlib-chat.jsonl", Form("chat"), "chat")
     assert len(texts) >= 1000
     assert [document.text for document in texts] == [document.text for document in chats]
     assert len({document.hash for document in texts}) == len(texts)

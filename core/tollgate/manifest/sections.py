@@ -56,13 +56,33 @@ class Dataset(Section):
     path: str = Field(min_length=1, description="A file, or a folder of files of one format.")
     name: str | None = Field(default=None, description="For people.")
     version: str | None = Field(default=None, description="For people.")
-    format: Literal["auto", "conversations", "chat", "prompt_completion", "text", "csv", "parquet"] = "auto"
+    format: Literal["auto", "conversations", "chat", "prompt_completion", "text", "classification", "span", "joint"] = (
+        Field(
+            default="auto",
+            description="What a record means; the suffix says how it is read (.json .jsonl .csv .tsv .parquet .txt). auto: "
+            "the task's, or for causal-lm what the keys say (docs/how-to/data.md).",
+        )
+    )
     commit_hash: str | None = Field(default=None, description="For people: the revision of the data.")
     sha256: Sha256 | None = Field(default=None, description="Checked before training when given.")
     size_bytes: int | None = Field(default=None, ge=0, description="Checked before training when given.")
     created_at: str | None = Field(default=None, description="For people; quote it, it looks like a date.")
     splits: Splits = Field(default_factory=Splits)
-    text_field: str = Field(default="text", description="Where each line's text stands in `text` JSONL.")
+    text_field: str = Field(default="text", description="The field of the text; for span also `context` by default.")
+    label_field: str = Field(default="label", description="classification, joint: the field of the class.")
+    question_field: str = Field(
+        default="question", description="span, joint: the field of the question; by default also `criterion`."
+    )
+    answer_field: str = Field(
+        default="answer", description="span, joint: the field of the answer; by default also `answers`, as in SQuAD."
+    )
+    answer_start_field: str = Field(
+        default="answer_start", description="span, joint: where the answer begins, in characters of the text."
+    )
+    group_field: str | None = Field(
+        default=None,
+        description="Records of one group stay on one side of the split, such as one patient's or author's.",
+    )
     limit: int | None = Field(
         default=None,
         ge=1,

@@ -32,11 +32,6 @@ NOT_YET: tuple[Row, ...] = (
     Row("optimization_priority", ("none",), "Remove it and set batch size, precision and sequence length yourself."),
     Row("precision", (None, "auto", "bf16", "fp32"), "Write `bf16`, `fp32` or `auto`."),
     Row("safety_metrics", (None,), "Remove it; gates judge what the evaluation suites measure."),
-    Row(
-        "dataset.format",
-        ("auto", "conversations", "chat", "text"),
-        "Convert the data to chat JSONL (`messages`) or text.",
-    ),
     Row("model.quantization", ("none",), "Remove it: the model is trained in its own precision."),
     Row("model.trust_remote_code", (False,), "Remove it; models that bring their own code are not run."),
     Row("adapter.type", ("none", "lora"), "Write `lora`, or `none` to train all weights."),

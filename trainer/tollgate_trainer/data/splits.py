@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from tollgate.manifest import paths
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate_trainer.data.digest import checked_digest
-from tollgate_trainer.data.documents import Document, read
+from tollgate_trainer.data.documents import Document, Form, read
+from tollgate_trainer.data.formats import TABLES
 from tollgate_trainer.data.split import split
 from tollgate_trainer.data.tokens import Statistics, TokenSet, tokenise
 from tollgate_trainer.refusal import DatasetRefused
@@ -50,14 +51,13 @@ def load_documents(manifest: TrainingManifest, dataset_root: Path) -> Documents:
     dataset = manifest.dataset
     digest = checked_digest(manifest, dataset_root)
     path = paths.resolve(dataset_root, dataset.path, "dataset.path")
-    documents = read(path, dataset.format, dataset.text_field, dataset.path)
+    form = form_of(manifest)
+    documents = read(path, form, dataset.path)
     if dataset.splits.validation_path is None:
         train, validation = split(documents, dataset.splits.validation)
         return limited(Documents(tuple(train), tuple(validation), digest), dataset.limit)
     name = dataset.splits.validation_path
-    held_out = read(
-        paths.resolve(dataset_root, name, "dataset.splits.validation_path"), dataset.format, dataset.text_field, name
-    )
+    held_out = read(paths.resolve(dataset_root, name, "dataset.splits.validation_path"), form, name)
     seen = {document.hash for document in documents}
     if both := [document for document in held_out if document.hash in seen]:
         raise DatasetRefused(
@@ -66,6 +66,20 @@ def load_documents(manifest: TrainingManifest, dataset_root: Path) -> Documents:
             "dataset.splits.validation_path",
         )
     return limited(Documents(tuple(documents), tuple(held_out), digest), dataset.limit)
+
+
+def form_of(manifest: TrainingManifest) -> Form:
+    """How the dataset's records are read; a task with targets reads them unless the manifest says otherwise."""
+    dataset = manifest.dataset
+    return Form(
+        format=manifest.task if dataset.format == "auto" and manifest.task in TABLES else dataset.format,
+        text=dataset.text_field,
+        label=dataset.label_field,
+        question=dataset.question_field,
+        answer=dataset.answer_field,
+        answer_start=dataset.answer_start_field,
+        group=dataset.group_field,
+    )
 
 
 def limited(documents: Documents, limit: int | None) -> Documents:
