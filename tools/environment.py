@@ -25,6 +25,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements" / "dev.txt"
 VENV = ROOT / ".venv"
+# Also when the interpreter of a virtual environment runs this, say that of the clone itself.
+PYTHON = getattr(sys, "_base_executable", None) or sys.executable
 TOOLS = {
     "mypy": "-m mypy",
     "pytest": "-m pytest",
@@ -71,7 +73,7 @@ def site_packages(environment: Path) -> Path:
 
 def shared_environment() -> Path:
     """The environment of this lock file; built once per machine, by one process at a time."""
-    key = digest(LOCK.read_bytes(), sys.version.encode(), sys.executable.encode())
+    key = digest(LOCK.read_bytes(), sys.version.encode(), PYTHON.encode())
     target = cache_root() / f"env-{key}"
     done = target / ".complete"
     if done.exists():
@@ -86,7 +88,7 @@ def shared_environment() -> Path:
             shutil.rmtree(target)
         say("installing the Python packages, torch among them: 5 GB on disk, usually 2 to 5 minutes, once per machine")
         started = time.monotonic()
-        run(sys.executable, "-m", "venv", target)
+        run(PYTHON, "-m", "venv", target)
         run(target / "bin" / "python", "-m", "pip", "install", "--require-hashes", "-r", LOCK)
         # Pods read these packages as another user.
         run("chmod", "-R", "a+rX", target)
@@ -101,11 +103,13 @@ def clone_environment(shared: Path) -> None:
     key = digest(str(shared).encode(), str(ROOT).encode(), (ROOT / "pyproject.toml").read_bytes())
     if stamp.exists() and stamp.read_text() == key:
         return
-    say("making .venv for this checkout (a few seconds)")
-    if VENV.exists():
-        shutil.rmtree(VENV)
-    run(sys.executable, "-m", "venv", "--without-pip", VENV)
-    (site_packages(VENV) / "_tollgate_shared.pth").write_text(f"{site_packages(shared)}\n")
+    link, packages = site_packages(VENV) / "_tollgate_shared.pth", f"{site_packages(shared)}\n"
+    fresh = not stamp.exists() or not link.exists() or link.read_text() != packages
+    say("making .venv for this checkout (a few seconds)" if fresh else "installing this checkout's commands again")
+    if fresh:  # else it stays: something may be running from it
+        shutil.rmtree(VENV, ignore_errors=True)
+        run(PYTHON, "-m", "venv", "--without-pip", VENV)
+        link.write_text(packages)
     pip = [shared / "bin" / "python", "-m", "pip", "--python", VENV / "bin" / "python"]
     run(*pip, "install", "--no-deps", "--no-build-isolation", "--no-index", "-e", ROOT)
     # Command-line tools of the shared environment, run with this clone's interpreter.
@@ -114,7 +118,9 @@ def clone_environment(shared: Path) -> None:
         script.write_text(f'#!/bin/sh\nexec "{VENV}/bin/python" {start} "$@"\n')
         script.chmod(0o755)
     # A native program: its Python launcher would look for it beside the interpreter, and find itself.
-    (VENV / "bin" / "ruff").symlink_to(shared / "bin" / "ruff")
+    ruff = VENV / "bin" / "ruff"
+    ruff.unlink(missing_ok=True)
+    ruff.symlink_to(shared / "bin" / "ruff")
     stamp.write_text(key)
 
 

@@ -39,7 +39,8 @@ def make_namespace(api: Api, name: str, *, restricted: bool = True) -> str:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"} if restricted else {}
     api.create("/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
     account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
-    eventually(lambda: api.get(account), 30, f"the default ServiceAccount of {name}")
+    # After an outage of the API server the controller manager may wait for half a minute before it looks again.
+    eventually(lambda: api.get(account), 120, f"the default ServiceAccount of {name}")
     return name
 
 
