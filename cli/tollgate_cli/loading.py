@@ -28,6 +28,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("report", "Write or show the report of a run."),
         ),
     ),
+    ("Data", (("dataset", "Look at training data, check it, sample, split and convert it."),)),
     ("Manifests", (("manifest", "Write, check and explain training manifests."),)),
     ("Clusters", (("local", "A Kubernetes cluster of your own on this machine."),)),
 )
