@@ -92,7 +92,7 @@ def test_a_template_without_marks_is_cut_by_its_own_renderings(tokenizer: Any, m
     ("template", "words"),
     [
         ("{{ messages | length }}: " + UNMARKED, "renders turn 2 differently"),
-        ("{% for m in messages %}{{ m['content'] }}{% generation %}{% endgeneration %}{% endfor %}", "marks no token"),
+        ("{% for m in messages %}{{ m['content'] }}{% generation %}{% endgeneration %}{% endfor %}", "marks 5 parts"),
     ],
 )
 def test_a_template_that_does_not_tell_the_assistants_words_apart_is_refused(
