@@ -74,6 +74,8 @@ class Env(StrEnum):
     CONFIDENCE = "TOLLGATE_CONFIDENCE"  # evaluation: the strictest confidence its policy asks for, e.g. "0.95"
     SUITES = "TOLLGATE_SUITES"  # evaluation: comma-separated
     MODEL_DIGEST = "TOLLGATE_MODEL_DIGEST"  # evaluation: the digest the model must have
+    PROFILE = "TOLLGATE_PROFILE"  # "true": a few steps are recorded by torch.profiler
+    DEBUG = "TOLLGATE_DEBUG"  # set: errors with their traceback, processes with their trace logs
 
 
 METRICS_PORT = 9464

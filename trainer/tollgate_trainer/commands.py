@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -17,71 +19,56 @@ from tollgate.contract import Env, Files, LastWords, Outcome, Role
 from tollgate.gates.verdict import strictest_confidence
 from tollgate_trainer import durable, stopwatch
 from tollgate_trainer.laptop import allowance as allowances
-from tollgate_trainer.laptop import judgement, preparation, summary
+from tollgate_trainer.laptop import judgement, options, preparation, starting_point, summary
 from tollgate_trainer.laptop.allowance import Allowance
 from tollgate_trainer.laptop.conduct import Conductor
 from tollgate_trainer.laptop.follow import TRAINING, Bar, Display, Lines
 from tollgate_trainer.laptop.judgement import Policy
 from tollgate_trainer.laptop.preparation import LaptopError, Workplace
+from tollgate_trainer.laptop.wishes import Effective, Wishes, effective, keep
 
-C = TypeVar("C", bound=Callable[..., Any])
-
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_FOLDER = click.Path(file_okay=False, path_type=Path)
-_POLICY = click.option("--policy", type=_FILE, help="A PromotionPolicy to judge the evaluation by.")
-_JSON = click.option("-o", "form", type=click.Choice(["text", "json"]), default="text", help="How to tell the result.")
-
-
-def _common(command: C) -> C:
-    for option in reversed(
-        (
-            click.argument("file", type=_FILE),
-            click.option("--output", type=_FOLDER, help="Where the run lies.  [default: output_dir, or runs/<name>]"),
-            click.option(
-                "--dataset-root", type=_FOLDER, help="What dataset.path is relative to.  [default: FILE's folder]"
-            ),
-            click.option("--name", help="Name of the run.  [default: the manifest's]"),
-            click.option("--max-steps", type=click.IntRange(min=1), help="Train so many steps only; another manifest."),
-            click.option("--usd-per-hour", metavar="USD", help="What this machine costs an hour."),
-            click.option("--max-cost", metavar="USD", help="Stop before the run has cost more, over all attempts."),
-        )
-    ):
-        command = option(command)
-    return command
+QUICK_TEST_MARK = ".quick-test"  # in a folder that --quick-test made, and that it may therefore empty
 
 
 @click.command(
     epilog="Ctrl-C stops after the step under way and saves a checkpoint; the same command goes on from there. "
+    "What stands over FILE, the later wins: --overlay, then TOLLGATE_SET_hyperparameters__learning_rate=1e-4 in the "
+    "environment, then --set and the flags. Try it first: tollgate run manifest.yaml --quick-test. "
     "Exit codes: 0 trained to the end, 75 stopped, 64 something to mend, 70 failed."
 )
-@_common
+@options.of_a_run
+@options.overriding
 @click.option(
     "--max-runtime", metavar="DURATION", help="Stop before the run has taken longer, such as 90m, over all attempts."
 )
 @click.option(
     "--resume",
-    type=click.Choice(["auto", "none"]),
+    metavar="auto|PATH|none",
     default="auto",
     show_default=True,
-    help="Go on from the newest checkpoint, or move earlier work aside and begin anew.",
+    help="Go on from the newest checkpoint, from the one in PATH, or move earlier work aside and begin anew.",
 )
 @click.option("--fresh", is_flag=True, help="The same as --resume none.")
 @click.option("--nproc", metavar="N", help="Processes, or gpu for one per GPU.  [default: by compute_target]")
-@_POLICY
+@click.option("--debug", is_flag=True, help="Show everything that the processes print, with trace logs.")
+@click.option("--profile", is_flag=True, help="Record a few steps: a trace and the most expensive operations.")
+@options.POLICY
 @click.option("--evaluate/--no-evaluate", default=None, help="Evaluate the finished model.  [default: the manifest's]")
-@_JSON
+@options.JSON
 def run(
     file: Path,
+    wishes: Wishes,
     output: Path | None,
     dataset_root: Path | None,
     name: str | None,
-    max_steps: int | None,
     usd_per_hour: str | None,
     max_cost: str | None,
     max_runtime: str | None,
     resume: str,
     fresh: bool,
     nproc: str | None,
+    debug: bool,
+    profile: bool,
     policy: Path | None,
     evaluate: bool | None,
     form: str,
@@ -90,57 +77,70 @@ def run(
 
     FILE is a manifest or a TrainingRun, YAML or JSON: the same document that runs on a cluster.
     """
-    loaded = preparation.load(file, max_steps)
+    found = effective(file, wishes, os.environ)
+    loaded = found.loaded
     allowed = Allowance.parse(usd_per_hour, max_cost, max_runtime, loaded.manifest)
     wanted = judgement.read_policy(policy) if policy is not None else None
     title = preparation.run_name(loaded, name)
     count = preparation.processes(loaded, nproc)
     asked = loaded.manifest.evaluation.enabled if evaluate is None else evaluate
     if asked:
-        _check_suites(loaded.manifest.evaluation.suites)
-    folder = preparation.output_folder(file, loaded, output, title, max_steps)
+        _check_suites(loaded.manifest.suites)
+    folder = preparation.output_folder(file, loaded, output, title, _suffix(wishes))
+    fresh = fresh or resume == "none" or wishes.quick_test
     with preparation.occupied(folder), tempfile.TemporaryDirectory(prefix="tollgate-") as scratch:
-        place = preparation.workplace(
-            loaded, title, dataset_root or file.parent, folder, Path(scratch), fresh or resume == "none"
+        if wishes.quick_test:
+            _empty_quick_test(folder)
+        started_from = _start_from(resume, folder, loaded.digest)
+        place = replace(
+            preparation.workplace(loaded, title, dataset_root or file.parent, folder, Path(scratch), fresh),
+            debug=debug,
+            profile=profile,
         )
         console, display = _display(form, allowed)
-        conductor = Conductor(display)
+        conductor = Conductor(display, show_output=debug)
         try:
             reservation = allowed.reservation(_segments(place, Role.TRAIN), Role.TRAIN)
-            _introduce(display, place, allowed, loaded.source if max_steps else "")
+            _introduce(display, place, allowed, found, started_from)
+            keep(folder, place.attempt, found)
             limits = allowances.environment(reservation)
             display.begin(TRAINING, _seconds(place))
-            command = preparation.training_command(count, float(limits[Env.GRACE_SECONDS]))
+            ranks = place.scratch / "ranks" if debug else None
+            command = preparation.training_command(count, float(limits[Env.GRACE_SECONDS]), ranks)
             code, words = conductor.run(command, place, Role.TRAIN, limits)
             evaluated, note = None, ""
             if _trained(words) and asked and not conductor.interrupted:
                 code, evaluated, note = _evaluate(place, allowed, wanted, conductor, display)
         finally:
             display.close()
-        return _end(file, place, allowed, wanted, code, words, evaluated, note, console, form)
+        return _end(file, wishes, place, allowed, wanted, code, words, evaluated, note, console, form)
 
 
 @click.command()
-@_common
-@_POLICY
-@_JSON
+@options.of_a_run
+@options.overriding
+@options.POLICY
+@options.JSON
 def evaluate(
     file: Path,
+    wishes: Wishes,
     output: Path | None,
     dataset_root: Path | None,
     name: str | None,
-    max_steps: int | None,
     usd_per_hour: str | None,
     max_cost: str | None,
     policy: Path | None,
     form: str,
 ) -> int:
-    """Measure the finished model of FILE's run again, and judge it."""
-    loaded = preparation.load(file, max_steps)
+    """Measure the finished model of FILE's run again, and judge it.
+
+    A run with --set, --overlay and the like was another manifest: give the same here.
+    """
+    loaded = effective(file, wishes, os.environ).loaded
     allowed = Allowance.parse(usd_per_hour, max_cost, None, loaded.manifest)
     wanted = judgement.read_policy(policy) if policy is not None else None
     title = preparation.run_name(loaded, name)
-    folder = preparation.output_folder(file, loaded, output, title, max_steps)
+    folder = preparation.output_folder(file, loaded, output, title, _suffix(wishes))
     if not (folder / Files.MODEL).is_dir():
         raise LaptopError(f"{folder} holds no finished model; train it with `tollgate run {file}`")
     with preparation.occupied(folder), tempfile.TemporaryDirectory(prefix="tollgate-") as scratch:
@@ -151,13 +151,13 @@ def evaluate(
         finally:
             display.close()
         words = LastWords.parse(_text(folder / Files.RESULT))
-        return _end(file, place, allowed, wanted, code, words, evaluated, note, console, form)
+        return _end(file, wishes, place, allowed, wanted, code, words, evaluated, note, console, form)
 
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--policy", type=_FILE, required=True, help="The PromotionPolicy.")
-@_JSON
+@click.option("--policy", type=options.FILE, required=True, help="The PromotionPolicy.")
+@options.JSON
 def gate(folder: Path, policy: Path, form: str) -> int:
     """Judge the evaluation in the output FOLDER of a run by a promotion policy.
 
@@ -196,17 +196,53 @@ def _display(form: str, allowed: Allowance) -> tuple[Console, Display]:
     return console, Bar(console, allowed.cost)
 
 
-def _introduce(display: Display, place: Workplace, allowed: Allowance, changed: str) -> None:
+def _suffix(wishes: Wishes) -> str:
+    """What a quick look adds to the folder's name, so that it never stands in the way of the run itself."""
+    if wishes.quick_test:
+        return "-quick-test"
+    return f"-{wishes.max_steps}-steps" if wishes.max_steps is not None else ""
+
+
+def _empty_quick_test(folder: Path) -> None:
+    """A quick test begins anew. Only what another quick test left here is removed; other work is moved aside."""
+    mark = folder / QUICK_TEST_MARK
+    if mark.exists():
+        for path in folder.iterdir():
+            if path.name in (QUICK_TEST_MARK, preparation.LOCK):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    elif all(path.name == preparation.LOCK for path in folder.iterdir()):
+        mark.touch()
+
+
+def _start_from(resume: str, folder: Path, manifest_digest: str) -> str:
+    """Put the checkpoint of --resume PATH in place; answers what was done, "" for auto and none."""
+    if resume in ("auto", "none"):
+        return ""
+    try:
+        return starting_point.take(starting_point.find(Path(resume)), folder, manifest_digest, datetime.now(UTC))
+    except OSError as error:
+        raise LaptopError(f"--resume {resume}: the checkpoint can't be put into {folder}: {error}") from error
+
+
+def _introduce(display: Display, place: Workplace, allowed: Allowance, found: Effective, started_from: str) -> None:
     display.say(f"{place.run}, attempt {place.attempt}, in {summary.shorten(place.output)}")
-    if changed:
-        display.say(f"this is {changed}: not the manifest that runs on a cluster")
+    if found.changes:
+        display.say(f"not FILE as it stands, but with {len(found.changes)} changes ({place.loaded.digest[:19]}):")
+    for change in found.changes:
+        display.say(f"  {change}")
+    if started_from:
+        display.say(started_from)
     if limits := allowed.words():
         display.say(f"limits: {limits}")
     if allowed.notice:
         display.say(f"warning: {allowed.notice}")
 
 
-def _check_suites(names: list[str]) -> None:
+def _check_suites(names: Sequence[str]) -> None:
     """An evaluation that can't be made is told before the training is paid for."""
     from tollgate_trainer.evaluate.suites import tasks
     from tollgate_trainer.refusal import Refused
@@ -231,7 +267,7 @@ def _evaluate(
     except LaptopError as error:
         return 0, None, f"Not evaluated: {error.message}"
     display.begin("evaluating", _seconds(place))
-    limits[Env.SUITES] = ",".join(place.loaded.manifest.evaluation.suites)
+    limits[Env.SUITES] = ",".join(place.loaded.manifest.suites)
     if wanted is not None:
         limits[Env.CONFIDENCE] = str(strictest_confidence(wanted.spec))
     (place.output / "evaluation").mkdir(exist_ok=True)
@@ -256,6 +292,7 @@ def _seconds(place: Workplace) -> float:
 
 def _end(
     file: Path,
+    wishes: Wishes,
     place: Workplace,
     allowed: Allowance,
     wanted: Policy | None,
@@ -287,12 +324,19 @@ def _end(
         report=path,
         log=place.log(Role.EVALUATE if evaluated is not None and code else Role.TRAIN),
         note=note,
+        profile=_profile(place),
+        options=wishes.arguments(),
     )
     if form == "json":
         sys.stdout.write(json.dumps(summary.document(ending), indent=1) + "\n")
     else:
         summary.show(ending, console)
     return code
+
+
+def _profile(place: Workplace) -> Path | None:
+    path = place.output / f"logs/profile/top-ops-attempt-{place.attempt}-rank-0.txt"
+    return path if place.profile and path.exists() else None
 
 
 def _report(folder: Path) -> Path:

@@ -6,13 +6,15 @@ outcome file that each process leaves.
 
 from __future__ import annotations
 
+import faulthandler
 import json
+import logging
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 
-from tollgate.contract import USER_FAILURES, ExitCode, FailureReason, LastWords, Outcome, StopReason
+from tollgate.contract import USER_FAILURES, Env, ExitCode, FailureReason, LastWords, Outcome, StopReason
 from tollgate_trainer import durable
 from tollgate_trainer.lifecycle import outcome
 from tollgate_trainer.lifecycle.attempt import Attempt
@@ -40,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train() -> int:
     """Train in this process, leave its outcome for the launcher, and return its exit code."""
     flag = StopFlag().install()
+    if os.environ.get(Env.DEBUG):
+        trace()
     try:
         attempt = Attempt.parse(os.environ)
     except Refused as error:
@@ -54,6 +58,17 @@ def train() -> int:
         return _failed(training, error)
     outcome.write(attempt, words, failed=False)
     return ExitCode.COMPLETED if words.outcome is Outcome.COMPLETED else ExitCode.STOPPED
+
+
+def trace() -> None:
+    """Log everything to standard error, by rank; a crash of the interpreter shows all of its threads."""
+    rank = os.environ.get("RANK", "0")
+    logging.basicConfig(
+        level=logging.DEBUG, stream=sys.stderr, format=f"%(asctime)s rank {rank} %(levelname)s %(name)s: %(message)s"
+    )
+    for name in ("botocore", "boto3", "s3transfer", "urllib3", "filelock", "matplotlib", "fsspec", "asyncio"):
+        logging.getLogger(name).setLevel(logging.INFO)  # below that they tell of requests, with their signatures
+    faulthandler.enable()
 
 
 def _leave(training: Training) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from tollgate.contract import Files, LastWords, Role
-from tollgate_trainer.laptop.follow import Display, Follower
+from tollgate_trainer.laptop.follow import Display, Follower, Printed
 from tollgate_trainer.laptop.preparation import Workplace
 from tollgate_trainer.launcher.group import follow_parent
 
@@ -20,8 +20,10 @@ _POLL = 0.2  # seconds between two looks at the events
 class Conductor:
     """One launcher at a time, with the terminal's signals while it runs."""
 
-    def __init__(self, display: Display) -> None:
+    def __init__(self, display: Display, show_output: bool = False) -> None:
+        """show_output: pass on what the processes print, besides the events."""
         self._display = display
+        self._show_output = show_output
         self._asked = 0
 
     @property
@@ -38,6 +40,7 @@ class Conductor:
         log = place.log(role)
         log.parent.mkdir(parents=True, exist_ok=True)
         events = Follower(place.output / Files.EVENTS)
+        printed = Printed(log) if self._show_output else None
         started = time.monotonic()
         with log.open("ab") as output:
             # In a session of its own, so that Ctrl-C reaches this command only and is handed on in order.
@@ -66,16 +69,21 @@ class Conductor:
                 signal.signal(number, hand_on)
             try:
                 while child.poll() is None:
-                    for event in events.new():
-                        self._display.show(event)
+                    self._tell(events, printed)
                     self._display.tick(time.monotonic() - started)
                     time.sleep(_POLL)
             finally:
                 for number, handler in previous.items():
                     signal.signal(number, handler)
-        for event in events.new():
-            self._display.show(event)
+        self._tell(events, printed)
         try:
             return child.returncode, LastWords.parse(place.last_words.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return child.returncode, None
+
+    def _tell(self, events: Follower, printed: Printed | None) -> None:
+        if printed is not None:
+            for line in printed.new():
+                self._display.say(line)
+        for event in events.new():
+            self._display.show(event)

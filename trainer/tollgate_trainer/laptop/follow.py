@@ -27,16 +27,16 @@ TRAINING = "training"
 _UNSHOWN = {"eval_tokens"}  # counts that say nothing about the model
 
 
-class Follower:
-    """New lines of an events file, from where it ended when the follower was made."""
+class Printed:
+    """New whole lines of a text file, from where it ended when this was made."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._at = path.stat().st_size if path.exists() else 0
         self._rest = b""
 
-    def new(self) -> Iterator[Event]:
-        """Events that were added since the last call. A file that became shorter was moved aside; it begins anew."""
+    def new(self) -> Iterator[str]:
+        """Lines that were added since the last call. A file that became shorter was moved aside; it begins anew."""
         try:
             with self._path.open("rb") as file:
                 if file.seek(0, 2) < self._at:
@@ -49,6 +49,18 @@ class Follower:
         self._at += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
+            yield line.decode("utf-8", errors="replace")
+
+
+class Follower:
+    """New events of an events file."""
+
+    def __init__(self, path: Path) -> None:
+        self._lines = Printed(path)
+
+    def new(self) -> Iterator[Event]:
+        """Events that were added since the last call."""
+        for line in self._lines.new():
             try:
                 event = json.loads(line)
             except ValueError:
@@ -99,6 +111,8 @@ def sentence(event: Event) -> str | None:
         return f"step {step}: checkpoint saved"
     if kind == "restore":
         return f"going on from the checkpoint of step {step} ({event.get('equality', 'resumed')})"
+    if kind == "profile":
+        return f"steps {event.get('first_step')} to {event.get('last_step')} were profiled: {event.get('trace')}"
     if kind in ("warning", "adopt", "early_stop"):
         return f"{'warning: ' if kind == 'warning' else ''}{event.get('message', kind)}"
     return None

@@ -17,11 +17,12 @@ import click
 
 from tollgate.contract import MAX_NAME, Env, ExitCode, Files, Role
 from tollgate.manifest import paths
-from tollgate.manifest.loader import LoadedManifest, load_document, load_file
+from tollgate.manifest.loader import LoadedManifest
 from tollgate_trainer.launcher.settings import TERMINATION_LOG
 from tollgate_trainer.lifecycle import lease
 
 NAMESPACE = "local"
+LOCK = ".run.lock"
 _ATTEMPT = re.compile(r"^attempt-(\d+)$")
 
 
@@ -43,6 +44,8 @@ class Workplace:
     dataset_root: Path
     output: Path
     scratch: Path
+    debug: bool = False
+    profile: bool = False
 
     @property
     def manifest_file(self) -> Path:
@@ -61,48 +64,42 @@ class Workplace:
     def environment(self, role: Role) -> dict[str, str]:
         """The environment of the contract, over this shell's own."""
         inherited = {name: value for name, value in os.environ.items() if name not in set(Env)}
-        return inherited | {
-            str(name): value
-            for name, value in {
-                Env.RUN: self.run,
-                Env.NAMESPACE: NAMESPACE,
-                Env.UID: self.uid,
-                Env.ATTEMPT: str(self.attempt),
-                Env.ROLE: role.value,
-                Env.MANIFEST: str(self.manifest_file),
-                Env.MANIFEST_SHA256: self.loaded.digest,
-                Env.DATASET_ROOT: str(self.dataset_root),
-                Env.OUTPUT_ROOT: str(self.output),
-                Env.FRESH: "true" if self.fresh else "false",
-                Env.TAKE_OVER: "true" if self.fresh else "false",
-                TERMINATION_LOG: str(self.last_words),
-            }.items()
-        }
+        profile = {str(Env.PROFILE): "true"} if self.profile and role is Role.TRAIN else {}
+        debug = {str(Env.DEBUG): "1", "TORCH_DISTRIBUTED_DEBUG": "INFO", "NCCL_DEBUG": "INFO"} if self.debug else {}
+        return (
+            inherited
+            | profile
+            | debug
+            | {
+                str(name): value
+                for name, value in {
+                    Env.RUN: self.run,
+                    Env.NAMESPACE: NAMESPACE,
+                    Env.UID: self.uid,
+                    Env.ATTEMPT: str(self.attempt),
+                    Env.ROLE: role.value,
+                    Env.MANIFEST: str(self.manifest_file),
+                    Env.MANIFEST_SHA256: self.loaded.digest,
+                    Env.DATASET_ROOT: str(self.dataset_root),
+                    Env.OUTPUT_ROOT: str(self.output),
+                    Env.FRESH: "true" if self.fresh else "false",
+                    Env.TAKE_OVER: "true" if self.fresh else "false",
+                    TERMINATION_LOG: str(self.last_words),
+                }.items()
+            }
+        )
 
 
-def load(file: Path, max_steps: int | None) -> LoadedManifest:
-    """The manifest of a file (or of a TrainingRun in it), with another number of steps where asked.
-
-    Raises: ManifestError.
-    """
-    loaded = load_file(file)
-    if max_steps is None:
-        return loaded
-    changed = dict(loaded.document)
-    changed["hyperparameters"] = {**changed.get("hyperparameters", {}), "max_steps": max_steps}
-    return load_document(changed, f"{loaded.source} with --max-steps {max_steps}")
-
-
-def output_folder(file: Path, loaded: LoadedManifest, output: Path | None, name: str, max_steps: int | None) -> Path:
+def output_folder(file: Path, loaded: LoadedManifest, output: Path | None, name: str, suffix: str = "") -> Path:
     """Where the run lies: --output, else the manifest's output_dir, else runs/<name> beside the manifest.
 
-    A run with --max-steps is another manifest, so it gets a folder of its own. Raises: ManifestError.
+    suffix: for runs that are a quick look at another manifest, which get a folder of their own. Raises: ManifestError.
     """
     if output is not None:
         return output.absolute()
     given = loaded.manifest.output_dir
     folder = paths.resolve(file.parent, given, "output_dir") if given else file.parent.absolute() / "runs" / name
-    return folder if max_steps is None else folder.with_name(f"{folder.name}-{max_steps}-steps")
+    return folder.with_name(f"{folder.name}{suffix}")
 
 
 def run_name(loaded: LoadedManifest, name: str | None) -> str:
@@ -124,7 +121,7 @@ def occupied(output: Path) -> Iterator[None]:
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
-        handle = os.open(output / ".run.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(output / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise LaptopError(f"the output folder {output} can't be used: {error}; choose another with --output") from error
     try:
@@ -189,8 +186,8 @@ def processes(loaded: LoadedManifest, asked: str | None) -> str:
     return "1" if loaded.manifest.compute_target in ("cpu", "gpu_single") else "gpu"
 
 
-def training_command(nproc: str, grace: float) -> list[str]:
-    """The command of a pod with one node."""
+def training_command(nproc: str, grace: float, ranks_log: Path | None = None) -> list[str]:
+    """The command of a pod with one node. ranks_log: a folder for each rank's own output, which is then marked."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -198,6 +195,8 @@ def training_command(nproc: str, grace: float) -> list[str]:
         *(sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--node-rank=0", f"--nproc-per-node={nproc}"),
         *("--master-addr=127.0.0.1", f"--master-port={port}", f"--shutdown-timeout={max(1, int(grace - 2))}"),
     ]
+    if ranks_log is not None:
+        torchrun += ["--tee=3", f"--log-dir={ranks_log}"]
     return [*_launch(), *torchrun, "-m", "tollgate_trainer", "train"]
 
 

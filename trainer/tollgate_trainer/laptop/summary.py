@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,11 @@ _COLOURS = {"Passed": "green", "Failed": "red", "Inconclusive": "yellow"}
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Everything that is told at the end. exit_code: of the launcher that decided; note: why something was left out."""
+    """Everything that is told at the end.
+
+    exit_code: of the launcher that decided; note: why something was left out; options: what stood over the manifest's
+    file, as it has to be typed again.
+    """
 
     file: Path
     output: Path
@@ -35,6 +39,8 @@ class Ending:
     report: Path | None
     log: Path
     note: str = ""
+    profile: Path | None = None
+    options: Sequence[str] = ()
 
 
 def document(ending: Ending) -> dict[str, Any]:
@@ -54,6 +60,7 @@ def document(ending: Ending) -> dict[str, Any]:
         "spentUSD": format_usd(ending.spent_micro) if ending.spent_micro is not None else None,
         "report": str(ending.report) if ending.report else None,
         "log": str(ending.log),
+        "profile": str(ending.profile) if ending.profile else None,
         "note": ending.note or None,
     }
     return {name: value for name, value in found.items() if value is not None}
@@ -67,11 +74,9 @@ def show(ending: Ending, console: Console) -> None:
 
     say(_headline(ending))
     words = ending.words
-    if words is not None and words.error is not None:
-        say(f"  {words.error.message}")
-    if words is not None and words.outcome is Outcome.STOPPED:
-        kept = words.checkpoint
-        say(f"  The checkpoint of step {kept.step} is kept." if kept else "  There is no checkpoint yet.")
+    if words is not None:
+        for line in _how_it_ended(words):
+            say(f"  {line}")
     evaluated = ending.evaluation
     if evaluated is not None and evaluated.evaluation is not None:
         console.print(_metrics(evaluated))
@@ -79,8 +84,7 @@ def show(ending: Ending, console: Console) -> None:
         say(Text(f"The evaluation failed ({evaluated.reason}): {evaluated.error.message}", style="red"))
     if ending.gates:
         console.print(verdicts(ending.gates))
-    if ending.note:
-        say(Text(ending.note, style="yellow"))
+    say_all(console, _remarks(ending))
     spent = f", {format_cents(ending.spent_micro)} USD" if ending.spent_micro is not None else ""
     say(f"Time over all attempts {format_duration(round(ending.seconds))}{spent}")
     for name, path in _places(ending):
@@ -88,6 +92,27 @@ def show(ending: Ending, console: Console) -> None:
     say("Next:")
     for command, purpose in _next(ending):
         say(f"  {command}   # {purpose}")
+
+
+def say_all(console: Console, texts: Iterable[str | Text]) -> None:
+    """Each text as it is, however wide."""
+    for text in texts:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _remarks(ending: Ending) -> Iterator[str | Text]:
+    if ending.profile is not None:
+        yield ending.profile.read_text(encoding="utf-8")
+    if ending.note:
+        yield Text(ending.note, style="yellow")
+
+
+def _how_it_ended(words: LastWords) -> Iterator[str]:
+    if words.error is not None:
+        yield words.error.message
+    if words.outcome is Outcome.STOPPED:
+        kept = words.checkpoint
+        yield f"The checkpoint of step {kept.step} is kept." if kept else "There is no checkpoint yet."
 
 
 def _headline(ending: Ending) -> Text:
@@ -144,6 +169,8 @@ def _places(ending: Ending) -> list[tuple[str, Path]]:
     found = [(name, path) for name, path in places if path.exists()]
     if ending.report is not None:
         found.append(("report", ending.report))
+    if ending.profile is not None:
+        found.append(("profile", ending.profile.parent))
     return [*found, ("log", ending.log)]
 
 
@@ -164,5 +191,6 @@ def _next(ending: Ending) -> list[tuple[str, str]]:
             commands.append((f"tollgate gate {output} --policy policy.yaml", "judge it by a promotion policy"))
         return commands
     if words is not None and words.outcome is Outcome.STOPPED:
-        return [(f"tollgate run {file}", "go on from the newest checkpoint")]
+        again = " ".join([file, *map(shlex.quote, ending.options)])
+        return [(f"tollgate run {again}", "go on from the newest checkpoint")]
     return [(f"less {shlex.quote(shorten(ending.log))}", "everything that the processes said")]

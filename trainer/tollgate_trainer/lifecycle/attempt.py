@@ -36,6 +36,7 @@ class Attempt:
     rank: int
     local_rank: int
     world: int
+    profile: bool = False
 
     @classmethod
     def parse(cls, environ: Mapping[str, str]) -> Attempt:
@@ -67,6 +68,7 @@ class Attempt:
             rank=_whole(environ, "RANK", 0),
             local_rank=_whole(environ, "LOCAL_RANK", 0),
             world=_whole(environ, "WORLD_SIZE", 1),
+            profile=environ.get(Env.PROFILE, "").lower() == "true",
         )
 
     @property

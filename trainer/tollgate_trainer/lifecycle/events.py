@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tollgate.contract import Files
+
+_LOG = logging.getLogger(__name__)
 
 
 class Events:
@@ -20,6 +23,7 @@ class Events:
 
     def add(self, event: str, **values: Any) -> None:
         """Append one event. Values are JSON; a number that is not finite becomes its name, as JSON has none."""
+        _LOG.debug("%s %s", event, values)
         if self._path is None:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)

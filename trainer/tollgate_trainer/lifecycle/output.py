@@ -13,7 +13,7 @@ from tollgate_trainer.lifecycle.checkpoints import committed
 from tollgate_trainer.models.finished import ModelInfo
 from tollgate_trainer.refusal import ModelRefused, OutputRefused
 
-MOVED = (Files.CHECKPOINTS, Files.MODEL, Files.RESULT, "evaluation", "report")
+MOVED = (Files.CHECKPOINTS, Files.MODEL, Files.RESULT, Files.PLAN, "evaluation", "report")
 """What belongs to a finished or interrupted training; the lease, logs and outcomes stay."""
 
 
@@ -102,5 +102,6 @@ def _refused(root: Path, what: str, *digests: str) -> OutputRefused:
     found, asked = (theirs, ours) if theirs != ours else (their_data, our_data)
     return OutputRefused(
         f"the output folder {root} holds {what} of another {which} (found {found}, this run has {asked}); give this "
-        f"run an output folder of its own, or set restart.fresh (on a laptop: --fresh) to move the earlier work aside"
+        f"run an output folder of its own (on a laptop: --output or --name), or set restart.fresh (--fresh) to move "
+        f"the earlier work aside"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ import torch
 import transformers
 from transformers import PrinterCallback
 
-from tollgate.contract import Files, LastWords
+from tollgate.contract import Env, Files, LastWords
 from tollgate_trainer.data import Documents
 from tollgate_trainer.lifecycle.arguments import plan_for, topology, training_arguments
 from tollgate_trainer.lifecycle.batching import Batching, batching
@@ -19,6 +20,7 @@ from tollgate_trainer.lifecycle.goodput import State, without_lost_steps
 from tollgate_trainer.lifecycle.heartbeat import Beat
 from tollgate_trainer.lifecycle.loop import Plan, TrainingLoop
 from tollgate_trainer.lifecycle.processes import fit_threads
+from tollgate_trainer.lifecycle.profiling import StepProfile
 from tollgate_trainer.lifecycle.rotation import Rotation
 from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.lifecycle.state import LifecycleState
@@ -143,7 +145,8 @@ class Run:
         resumed: Found | None,
     ) -> TrainingLoop:
         quiet: Any = transformers.logging
-        quiet.set_verbosity_error()
+        if not os.environ.get(Env.DEBUG):
+            quiet.set_verbosity_error()
         quiet.disable_progress_bar()
         session, attempt = self.session, self.session.attempt
         plan = plan_for(self.manifest, splits, batches, task)
@@ -216,6 +219,9 @@ class Run:
         loop.remove_callback(PrinterCallback)  # the events say it
         step_end = StepEnd(loop, lambda: session.goodput.switch(State.STEP))
         loop.add_callback(step_end)
+        if session.attempt.profile:
+            done = resumed.commit.step if resumed is not None else 0
+            loop.add_callback(StepProfile(session, plan.total_steps - done, self.device))
         session.goodput.switch(State.RESTORE if resumed is not None else State.LOAD)
         loop.train(resume_from_checkpoint=str(resumed.folder) if resumed is not None else None)
         return step_end.exhausted
