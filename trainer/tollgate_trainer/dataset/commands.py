@@ -9,9 +9,13 @@ from typing import Any
 import click
 from rich.console import Console
 
-from tollgate_trainer.dataset import show
-from tollgate_trainer.dataset.edge import JSON, counting, document, measured, reading
-from tollgate_trainer.dataset.measure import lengths
+from tollgate_trainer.data.document import Document
+from tollgate_trainer.dataset import show, show_findings, show_lesson, validating
+from tollgate_trainer.dataset.edge import JSON, TOKENIZER, DatasetError, counting, document, measured, reading
+from tollgate_trainer.dataset.leakage import THRESHOLD
+from tollgate_trainer.dataset.lesson import Sums, segments, spread, sums, warnings
+from tollgate_trainer.dataset.measure import Measure, encoded, lengths
+from tollgate_trainer.dataset.show_lesson import Shown
 from tollgate_trainer.dataset.statistics import Statistics, statistics
 from tollgate_trainer.dataset.subject import Given, parts
 
@@ -46,6 +50,118 @@ def analyze(subject: Given, tokenizer: Path | None, words: bool, form: str) -> i
     else:
         show.analysis(Console(), subject.shown, unit, limit, figures)
     return 0
+
+
+@dataset.command(epilog="Example:  tollgate dataset preview manifest.yaml -n 2")
+@reading
+@click.option("-n", "count", type=click.IntRange(min=0), default=3, show_default=True, help="Documents to show.")
+@click.option("--max-length", type=click.IntRange(min=8), help="Cut at so many tokens.  [default: max_seq_length]")
+@TOKENIZER
+@JSON
+def preview(subject: Given, count: int, max_length: int | None, tokenizer: Path | None, form: str) -> int:
+    """Show what a model is taught: the rendered template, and which tokens carry loss.
+
+    Documents are taken evenly from the training split. The figures at the end are over all of it.
+    """
+    part = parts(subject)[0]
+    limit = max_length or subject.limit
+    if any(each.label is not None or each.answers is not None for each in part.documents):
+        chosen = [Shown(place, part.documents[place], None, None) for place in spread(len(part.documents), count)]
+        show_lesson.preview(Console(), chosen, len(part.documents), part.name)
+        return 0
+    unit = measured(subject, part.documents, tokenizer, False)
+    assert unit.tokenizer is not None
+    samples = list(encoded(part.documents, unit.tokenizer))
+    whole = sums(part.documents, samples, limit)
+    alarms = warnings(whole, any(document.messages for document in part.documents), limit)
+    chosen = [
+        Shown(place, part.documents[place], segments(samples[place], limit, unit.tokenizer), len(samples[place].labels))
+        for place in spread(len(samples), count)
+    ]
+    if form == "json":
+        click.echo(json.dumps(_lesson(subject, unit.how, limit, whole, alarms, chosen), indent=2))
+        return 0
+    console = Console()
+    show.line(console, subject.shown, "bold")
+    show.line(console, unit.how, "dim")
+    show_lesson.preview(console, chosen, len(samples), part.name)
+    show_lesson.totals(console, part.name, whole, limit)
+    show_lesson.warn(console, alarms)
+    return 0
+
+
+def _lesson(
+    subject: Given, how: str, limit: int | None, whole: Sums, alarms: list[str], chosen: list[Shown]
+) -> dict[str, Any]:
+    return {
+        "source": subject.shown,
+        "counted": how,
+        "maxSeqLength": limit,
+        "trainedShare": whole.share,
+        "sums": document(whole),
+        "warnings": alarms,
+        "documents": [{"origin": one.document.origin, "segments": document(one.segments)} for one in chosen],
+    }
+
+
+@dataset.command(
+    epilog="Examples:  tollgate dataset validate manifest.yaml    tollgate dataset validate train.jsonl --against "
+    "test.jsonl.  Exit codes: 0 without errors, 1 with errors (with --strict also with warnings), 64 wrong usage."
+)
+@reading
+@click.option(
+    "--against",
+    type=click.Path(exists=True, path_type=Path),
+    multiple=True,
+    help="Another split of a data file, to look for leakage; can be repeated.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=THRESHOLD,
+    show_default=True,
+    help="Jaccard similarity from which two texts are nearly the same.",
+)
+@click.option("--min-per-label", type=click.IntRange(min=1), default=10, show_default=True, help="Examples per label.")
+@click.option("--strict", is_flag=True, help="Warnings fail, too.")
+@counting
+@JSON
+def validate(
+    subject: Given,
+    against: tuple[Path, ...],
+    threshold: float,
+    min_per_label: int,
+    strict: bool,
+    tokenizer: Path | None,
+    words: bool,
+    form: str,
+) -> int:
+    """Look for what spoils a training, before it is paid for.
+
+    Records that can't be read, duplicates, texts that leak between splits (also nearly the same ones), lengths, labels,
+    roles, and what looks like personal data.
+    """
+    if against and subject.own:
+        raise DatasetError(
+            "--against goes with a data file; a manifest's held-out file is dataset.splits.validation_path"
+        )
+
+    def measure_of(train: tuple[Document, ...]) -> Measure | None:
+        return None if words else measured(subject, train, tokenizer, False)
+
+    report = validating.validate(subject, against, measure_of, threshold, min_per_label)
+    failed = report.failed(strict)
+    if form == "json":
+        answer = {"source": subject.shown, "passed": not failed, "strict": strict, **document(report)}
+        click.echo(json.dumps(answer, indent=2))
+    else:
+        console = Console()
+        show.line(console, subject.shown, "bold")
+        counts = ", ".join(f"{name} {show.plural(count, 'document')}" for name, count in report.parts.items())
+        show.line(console, counts or "no document can be read", "dim")
+        show_findings.findings(console, report.findings)
+        show_findings.verdict(console, report.findings, report.checked)
+    return 1 if failed else 0
 
 
 def _document(source: str, unit: str, how: str, limit: int | None, figures: dict[str, Statistics]) -> dict[str, Any]:

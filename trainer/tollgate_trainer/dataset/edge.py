@@ -35,7 +35,7 @@ ROOT = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="What a manifest's dataset.path is relative to.  [default: its folder]",
 )
-_TOKENIZER = click.option(
+TOKENIZER = click.option(
     "--tokenizer",
     metavar="FOLDER",
     type=click.Path(path_type=Path),
@@ -75,7 +75,7 @@ def reading(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def counting(command: C) -> C:
     """The options that say what lengths are counted in."""
-    return _TOKENIZER(_WORDS(command))
+    return TOKENIZER(_WORDS(command))
 
 
 @contextmanager

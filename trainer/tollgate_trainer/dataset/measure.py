@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tollgate_trainer.data.document import Document
 from tollgate_trainer.dataset.subject import Given
-from tollgate_trainer.refusal import ModelRefused
+from tollgate_trainer.refusal import DatasetRefused, ModelRefused
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from tollgate_trainer.data.tokens import Sample
 
 TOKENS, WORDS = "tokens", "words"
 
@@ -77,10 +79,27 @@ def lengths(documents: Sequence[Document], measure: Measure) -> list[int]:
     """The length of each document in the measure's unit, whole, before anything is cut."""
     if measure.tokenizer is None:
         return [len(_whole(document).split()) for document in documents]
+    return [len(sample.input_ids) for sample in encoded(documents, measure.tokenizer)]
+
+
+def encoded(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -> Iterator[Sample]:
+    """Each document as the trainer encodes it, whole; of a span document the question and the text.
+
+    Raises: DatasetRefused when the chat template refuses a conversation or marks no token as the assistant's.
+    """
+    import jinja2
+
     from tollgate_trainer.data.tokens import encode
 
-    tokenizer = measure.tokenizer
-    return [len(encode(document, tokenizer).input_ids) for document in documents]
+    for document in documents:
+        try:
+            yield encode(replace(document, text=_whole(document)) if document.question else document, tokenizer)
+        except jinja2.TemplateError as error:
+            raise DatasetRefused(
+                f"{document.origin}: the chat template refuses this conversation: {error}; correct its turns, or "
+                "remove it",
+                "dataset.path",
+            ) from error
 
 
 def _whole(document: Document) -> str:
