@@ -56,6 +56,7 @@ class Env(StrEnum):
     OUTPUT_ROOT = "TOLLGATE_OUTPUT_ROOT"  # the run's own output folder; the trainer creates it
     STOP_AFTER_SECONDS = "TOLLGATE_STOP_AFTER_SECONDS"  # until the process group is dead, from the mtime of the mount
     STOP_REASON = "TOLLGATE_STOP_REASON"  # the StopReason when that timer fires (BudgetExceeded or RuntimeExceeded)
+    USD_PER_NODE_HOUR = "TOLLGATE_USD_PER_NODE_HOUR"  # for the plan's estimate only; absent: unknown
     STOP_MARGIN_SECONDS = "TOLLGATE_STOP_MARGIN_SECONDS"  # leave so long before STOP_AFTER, if a save needs less
     GRACE_SECONDS = "TOLLGATE_GRACE_SECONDS"  # SIGTERM to SIGKILL, everywhere
     METRICS_PORT = "TOLLGATE_METRICS_PORT"
@@ -74,6 +75,7 @@ class Env(StrEnum):
     CONFIDENCE = "TOLLGATE_CONFIDENCE"  # evaluation: the strictest confidence its policy asks for, e.g. "0.95"
     SUITES = "TOLLGATE_SUITES"  # evaluation: comma-separated
     MODEL_DIGEST = "TOLLGATE_MODEL_DIGEST"  # evaluation: the digest the model must have
+    BASELINE = "TOLLGATE_BASELINE"  # evaluation: output root of the run to compare with on the same prompts
     PROFILE = "TOLLGATE_PROFILE"  # "true": a few steps are recorded by torch.profiler
     DEBUG = "TOLLGATE_DEBUG"  # set: errors with their traceback, processes with their trace logs
 
@@ -111,6 +113,7 @@ class Files:
     MODEL = "model"
     MODEL_INFO = "model_info.json"
     RESULT = "result.json"
+    PLAN = "plan.json"
     OUTCOMES = "outcomes"  # attempt-N/node-I.json by its local rank 0; node-I-rank-R.json by a rank that failed
     EVIDENCE = "evaluation/evidence.json"
     REPORT = "report/index.html"
@@ -202,7 +205,10 @@ class ModelRef(Wire):
 
 
 class Metric(Wire):
-    """One measured value with its one-sided bounds at `confidence`. What was not measured is absent, never 0."""
+    """One measured value with its one-sided bounds at `confidence`. What was not measured is absent, never 0.
+
+    advisory: why no gate may rest on it (display only, a judge that was not compared with people), absent when one may.
+    """
 
     name: str
     value: float
@@ -210,13 +216,18 @@ class Metric(Wire):
     upper: float | None = None
     confidence: float = Field(gt=0, lt=1)
     samples: int = Field(ge=0)
+    advisory: str | None = None
 
 
 class EvaluationSummary(Wire):
-    """What the operator needs to judge; the full statement lies at `evidence_path` and has `evidence_digest`."""
+    """What the operator needs to judge; the full statement lies at `evidence_path` and has `evidence_digest`.
+
+    baseline_digest: of the model that was measured on the same prompts; then `<metric>_delta` is ours minus its value.
+    """
 
     metrics: list[Metric]
     model_digest: str
+    baseline_digest: str | None = None
     manifest_digest: str
     suite_digest: str
     dataset_digest: str
@@ -277,6 +288,9 @@ class LastWords(Wire):
                 size() - len(json.dumps(document["error"]["message"], ensure_ascii=False).encode())
             )
             document["error"]["message"] = shorten(document["error"]["message"], max(spare - 2, 200))
+        if size() > MAX_LAST_WORDS and "evaluation" in document:  # advisory metrics decide nothing
+            kept = [metric for metric in document["evaluation"]["metrics"] if "advisory" not in metric]
+            document["evaluation"]["metrics"] = kept
         for name in ("evaluation", "checkpoint", "model"):
             if size() > MAX_LAST_WORDS:
                 document.pop(name, None)
@@ -318,3 +332,7 @@ class TrainMetric(StrEnum):
     CHECKPOINT_TIME = "tollgate_train_checkpoint_timestamp_seconds"
     LAST_PROGRESS = "tollgate_train_last_progress_timestamp_seconds"
     GOODPUT = "tollgate_train_goodput_seconds_total"
+    REMAINING = "tollgate_train_estimated_seconds_remaining"  # by bound: expected, low, high (90 %)
+    COMPLETION = "tollgate_train_estimated_completion_timestamp_seconds"
+    EXPERT_USAGE = "tollgate_train_expert_usage_ratio"
+    ROUTING_ENTROPY = "tollgate_train_routing_entropy"

@@ -339,6 +339,7 @@ class MetricStatus(Observed):
     upper: float | None = None
     confidence: float
     samples: int
+    advisory: str | None = Field(default=None, description="Why no gate may rest on it; absent when one may.")
 
 
 class EvaluationStatus(Observed):
@@ -349,6 +350,9 @@ class EvaluationStatus(Observed):
     evidence_path: str | None = None
     evidence_digest: str | None = None
     model_digest: str | None = None
+    baseline_digest: str | None = Field(
+        default=None, description="The model that `<metric>_delta` compares with, on the same prompts."
+    )
     manifest_digest: str | None = None
     suite_digest: str | None = None
     dataset_digest: str | None = None

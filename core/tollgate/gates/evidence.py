@@ -37,16 +37,52 @@ class _Strict(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 
 
+class RocPoint(_Strict):
+    """What a scorer does on held-out data at one threshold: shares of the positives and of the negatives it marks."""
+
+    threshold: Finite
+    sensitivity: Finite
+    false_alarms: Finite
+
+
 class Scorer(_Strict):
-    """What measured a metric. Its own sensitivity and specificity, where it has them, stand in `properties`."""
+    """What measured a metric. Its own sensitivity and specificity, where it has them, stand in `properties`, its
+    held-out ROC in `roc`; `digest` covers its files.
+    """
 
     name: Text
     version: Text
     properties: dict[str, Finite] = Field(default_factory=dict)
+    digest: Digest | None = None
+    roc: list[RocPoint] = Field(default_factory=list)
+
+
+class Decoding(_Strict):
+    """How the completions behind a metric were made. temperature 0 takes the likeliest token each time."""
+
+    form: Literal["chat", "plain"]
+    max_new_tokens: int = Field(ge=1)
+    temperature: float = Field(ge=0, allow_inf_nan=False)
+    completions: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    seed: int
+
+
+class Comparison(_Strict):
+    """The same prompts asked of the baseline: its value, and for rates McNemar's exact two-sided p-value.
+
+    The paired difference with its bounds is the metric `<name>_delta`.
+    """
+
+    value: Finite
+    mcnemar: Finite | None = None
 
 
 class Measured(_Strict):
-    """One metric with its one-sided bounds at `confidence`; `scorer` names one of the statement's scorers."""
+    """One metric with its one-sided bounds at `confidence`; `scorer` names one of the statement's scorers.
+
+    advisory: why no gate may rest on it. prompts: digest of what was asked.
+    """
 
     name: Text
     value: Finite
@@ -55,6 +91,10 @@ class Measured(_Strict):
     confidence: float = Field(gt=0, lt=1)
     samples: int = Field(ge=0)
     scorer: str | None = None
+    advisory: Text | None = None
+    prompts: Digest | None = None
+    decoding: Decoding | None = None
+    comparison: Comparison | None = None
 
 
 class Evaluated(_Strict):
@@ -67,6 +107,7 @@ class Evaluated(_Strict):
     uid: Text
     model_path: Text
     model_digest: Digest
+    baseline_digest: Digest | None = None
     manifest_digest: Digest
     dataset_digest: Digest
     suites: list[Text] = Field(min_length=1)
@@ -106,6 +147,7 @@ def document(facts: Evaluated) -> dict[str, Any]:
         "run": {"name": facts.run, "uid": facts.uid},
         "manifest": {"digest": _bare(facts.manifest_digest)},
         "dataset": {"digest": _bare(facts.dataset_digest)},
+        "baseline": {"digest": _bare(facts.baseline_digest)} if facts.baseline_digest else None,
         "suite": {"names": list(facts.suites), "digest": _bare(facts.suite_digest)},
         "code": {"version": facts.code_version},
         "image": facts.image,
@@ -161,6 +203,7 @@ def parse_statement(data: bytes, expected_digest: str | None = None) -> Evaluate
             uid=said.run.uid,
             model_path=subject.name,
             model_digest=subject.digest.text,
+            baseline_digest=said.baseline.digest.text if said.baseline else None,
             manifest_digest=said.manifest.digest.text,
             dataset_digest=said.dataset.digest.text,
             suites=said.suite.names,
@@ -186,8 +229,12 @@ def summary(data: bytes, path: str) -> EvaluationSummary:
     """
     facts = parse_statement(data)
     return EvaluationSummary(
-        metrics=[Metric(**metric.model_dump(exclude={"scorer"})) for metric in facts.metrics],
+        metrics=[
+            Metric(**metric.model_dump(exclude={"scorer", "prompts", "decoding", "comparison"}))
+            for metric in facts.metrics
+        ],
         model_digest=facts.model_digest,
+        baseline_digest=facts.baseline_digest,
         manifest_digest=facts.manifest_digest,
         suite_digest=facts.suite_digest,
         dataset_digest=facts.dataset_digest,
@@ -204,6 +251,7 @@ def evaluation_status(words: EvaluationSummary) -> EvaluationStatus:
         evidence_path=words.evidence_path,
         evidence_digest=words.evidence_digest,
         model_digest=words.model_digest,
+        baseline_digest=words.baseline_digest,
         manifest_digest=words.manifest_digest,
         suite_digest=words.suite_digest,
         dataset_digest=words.dataset_digest,
@@ -247,6 +295,7 @@ class _Predicate(_Strict):
     run: _Named
     manifest: _Digested
     dataset: _Digested
+    baseline: _Digested | None = None
     suite: _Suite
     code: _Code
     image: str | None = None

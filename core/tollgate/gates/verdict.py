@@ -9,8 +9,9 @@ A check looks at one end of a metric's interval (`bound`; by default the unfavou
 | the one does not, the other does (the interval straddles)            | Inconclusive |
 | the metric is missing or given twice, a number is not finite, an end | Inconclusive |
 | is missing, the value lies outside of its interval, too few samples, |              |
-| a weaker confidence than asked, evidence of another model, manifest, |              |
-| dataset or suite, an evaluation that did not succeed                 |              |
+| a weaker confidence than asked, a metric that is only advisory,      |              |
+| evidence of another model, manifest, dataset or suite, an evaluation |              |
+| that did not succeed                                                 |              |
 
 The last group wins over the others: what cannot be trusted neither passes nor fails. A stage is the worst of its
 required checks and of the stages it requires, Failed being worse than Inconclusive. maxAge is judged at promotion.
@@ -144,11 +145,12 @@ def _check(
 
 def _doubts(check: Check, metric: MetricStatus, bound: str) -> list[str]:
     """Why this measurement can neither pass nor fail the check."""
-    doubts = []
+    doubts = [f"it is advisory: {metric.advisory}"] if metric.advisory is not None else []
     for what, number in (("value", metric.value), ("lower bound", metric.lower), ("upper bound", metric.upper)):
         if number is not None and not math.isfinite(number):
             doubts.append(f"the {what} is {number}, not a number that can be compared")
-    if not doubts and not _ordered(metric):
+    finite = all(math.isfinite(end) for end in (metric.value, metric.lower, metric.upper) if end is not None)
+    if finite and not _ordered(metric):
         doubts.append(
             f"the value {_text(metric.value)} is not within its interval {_text(metric.lower)}..{_text(metric.upper)}"
         )
@@ -185,7 +187,8 @@ def _regression(
     """How much worse than the baseline the metric is.
 
     At most maxRegression between the ends that speak against the candidate: Passed. More than that between the ends
-    that speak for it: Failed. With bound `point` both ends are the values.
+    that speak for it: Failed. With bound `point` both ends are the values. Where the evaluation asked the same prompts
+    of the baseline's model, the ends are those of the paired difference `<metric>_delta`, which is sharper.
     """
     if check.baseline is None:
         return _Finding("Passed", "")
@@ -193,6 +196,10 @@ def _regression(
         return _Finding("Inconclusive", "there is no baseline evidence; name a judged run in spec.evaluation.baseline")
     if baseline.state is not EvaluationState.SUCCEEDED:
         return _Finding("Inconclusive", f"the baseline's evaluation is {baseline.state.value}")
+    delta = _metric(f"{check.metric}_delta", evidence)[0]
+    compared = evidence.baseline_digest if evidence else None
+    if delta is not None and compared is not None and compared == baseline.model_digest:
+        return _paired(check, delta, bound)
     suite = evidence.suite_digest if evidence else None
     if not suite or baseline.suite_digest != suite:
         return _Finding(
@@ -209,8 +216,24 @@ def _regression(
     if ours_worst is None or ours_best is None or their_worst is None or their_best is None:
         return _Finding("Inconclusive", "the comparison with the baseline needs both bounds of both evaluations")
     sign = 1.0 if check.op in ("<", "<=") else -1.0
-    at_most, at_least = sign * (ours_worst - their_best), sign * (ours_best - their_worst)
-    allowed = check.baseline.max_regression
+    return _regressed(check, sign * (ours_worst - their_best), sign * (ours_best - their_worst))
+
+
+def _paired(check: Check, delta: MetricStatus, bound: str) -> _Finding:
+    """As _regression, from the difference (ours minus theirs) on the same prompts."""
+    if doubts := _doubts(check, delta, bound):
+        return _Finding("Inconclusive", "paired difference: " + "; ".join(doubts))
+    worst, best = ("point", "point") if bound == "point" else _ends(check)
+    against, favouring = _end(delta, worst), _end(delta, best)
+    if against is None or favouring is None:
+        return _Finding("Inconclusive", "the paired difference with the baseline has no bounds; ask more prompts")
+    sign = 1.0 if check.op in ("<", "<=") else -1.0
+    return _regressed(check, sign * against, sign * favouring)
+
+
+def _regressed(check: Check, at_most: float, at_least: float) -> _Finding:
+    """The verdict on being worse by at_least to at_most, in the metric's unit."""
+    allowed = check.baseline.max_regression if check.baseline else 0.0
     if at_most <= allowed:
         return _Finding("Passed", f"worse than the baseline by {_text(at_most)} at most, {_text(allowed)} is allowed")
     if at_least > allowed:

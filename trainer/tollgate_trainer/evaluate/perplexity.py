@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
+from tollgate_trainer.data.documents import Document
 from tollgate_trainer.data.tokens import tokenise
 from tollgate_trainer.evaluate.likelihood import log_likelihoods
 from tollgate_trainer.evaluate.protocol import Subject, drawn
@@ -28,6 +30,17 @@ class Perplexity:
                 "dataset.splits.validation",
             )
         sums, counts = log_likelihoods(subject.model, tokens, subject.device)
-        asked = "".join(f"{document.hash}\n" for document in tokens.documents)
-        digest = hashlib.sha256(f"{subject.max_length}\n{asked}".encode()).hexdigest()
-        return Measured(self.name, Mean(-sums, counts, exponential=True), f"sha256:{digest}", self.name, self.version)
+        return Measured(
+            self.name,
+            Mean(-sums, counts, exponential=True),
+            digest_of(tokens.documents, subject.max_length),
+            self.name,
+            self.version,
+            units=tuple(document.hash for document in tokens.documents),
+        )
+
+
+def digest_of(documents: Sequence[Document], max_length: int) -> str:
+    """`sha256:<hex>` of what was asked: the documents in their order, and where they were cut."""
+    asked = "".join(f"{document.hash}\n" for document in documents)
+    return "sha256:" + hashlib.sha256(f"{max_length}\n{asked}".encode()).hexdigest()

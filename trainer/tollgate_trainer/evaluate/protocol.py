@@ -1,12 +1,14 @@
-"""What an evaluator is given and what it answers. Others add theirs by the entry points `tollgate.evaluators`."""
+"""What an evaluator is given and what it answers. All of them are found by the entry points `tollgate.evaluators`."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from tollgate.manifest.sections import Evaluation
 from tollgate_trainer.data.documents import Document
 from tollgate_trainer.evaluate.samples import Measured
 
@@ -19,10 +21,12 @@ GROUP = "tollgate.evaluators"
 
 @dataclass(frozen=True)
 class Subject:
-    """A model under evaluation and the documents that it has not seen.
+    """A model under evaluation, the documents that it has not seen, and how it is to be evaluated.
 
-    held_out: without duplicates, in the order of the dataset. max_length: tokens of a sequence, as in training. seed:
-    of every draw, so that the same dataset asks the same prompts. limit: at most so many documents or questions.
+    held_out: without duplicates, in the order of the dataset; empty for a model without a dataset. max_length: tokens
+    of a sequence, as in training. seed: of every draw, so that the same dataset asks the same prompts. limit: at most
+    so many documents, questions or prompts. settings: the manifest's `evaluation`; its paths are relative to `root`.
+    trained_on: digest of the dataset that the model was trained on, None when nobody knows.
     """
 
     model: PreTrainedModel
@@ -32,24 +36,35 @@ class Subject:
     max_length: int
     seed: int
     limit: int
+    settings: Evaluation = field(default_factory=Evaluation)
+    root: Path = Path()
+    trained_on: str | None = None
 
 
 class Evaluator(Protocol):
-    """Measures one metric. It raises when it can't: a metric that was not measured is never a number."""
+    """Measures one metric or several that belong together. It raises when it can't: what was not measured is never a
+    number.
+    """
 
     name: str
     version: str
 
-    def measure(self, subject: Subject) -> Measured:
-        """The metric's samples on this subject; the same for the same subject."""
+    def measure(self, subject: Subject) -> Measured | Sequence[Measured]:
+        """The samples of each metric on this subject; the same for the same subject."""
         ...
 
 
 def drawn(documents: Sequence[Document], count: int, seed: int, purpose: str) -> list[Document]:
     """At most `count` of the documents, the same ones whatever their order, kept in their order."""
-
-    def place(document: Document) -> bytes:
-        return hashlib.sha256(f"{purpose}\0{seed}\0{document.hash}".encode()).digest()
-
-    chosen = {document.hash for document in sorted(documents, key=place)[:count]}
+    keys = [document.hash for document in documents]
+    chosen = set(drawn_keys(keys, count, seed, purpose))
     return [document for document in documents if document.hash in chosen]
+
+
+def drawn_keys(keys: Sequence[str], count: int, seed: int, purpose: str) -> list[str]:
+    """At most `count` of the different keys, the same ones whatever their order."""
+
+    def place(key: str) -> bytes:
+        return hashlib.sha256(f"{purpose}\0{seed}\0{key}".encode()).digest()
+
+    return sorted(set(keys), key=place)[:count]

@@ -27,7 +27,7 @@ from tollgate_trainer.refusal import DatasetRefused
 OPTIONS = 4
 ANSWER_TOKENS = 64
 _NEAREST = 24  # the wrong answers are drawn from so many of the most similar length
-_NEUTRAL = "..."
+NEUTRAL = "..."
 _LEAST_ANSWER = 8  # characters; a shorter one says too little to be told from others
 
 
@@ -54,11 +54,15 @@ class QualityScore:
     name = "quality_score"
     version = "1"
 
-    def measure(self, subject: Subject) -> Measured:
-        """Right choices among questions.
+    def measure(self, subject: Subject) -> Measured | list[Measured]:
+        """Right choices among questions: those of the manifest's task files, else made from the held-out documents.
 
         Raises: DatasetRefused when the held-out documents give fewer than four different answers.
         """
+        if subject.settings.task_files:
+            from tollgate_trainer.evaluate import taskfiles
+
+            return taskfiles.measure(subject, subject.settings.task_files)
         asked = questions(subject.held_out, subject.limit, subject.seed)
         neutral: dict[tuple[bool, str], int] = {}
         samples: list[Sample] = []
@@ -72,16 +76,21 @@ class QualityScore:
                     neutral[chat, answer] = len(samples)
                     samples.append(_neutral(answer, chat, subject))
         scores, _ = log_likelihoods(subject.model, samples, subject.device)
-        right = 0
+        right = []
         for number, question in enumerate(asked):
             chat = not isinstance(question.pair.question, str)
             gains = [
                 scores[number * OPTIONS + place] - scores[neutral[chat, answer]]
                 for place, answer in enumerate(question.answers)
             ]
-            right += gains[0] > max(gains[1:])
+            right.append(bool(gains[0] > max(gains[1:])))
         return Measured(
-            self.name, Rate(right, len(asked), 1 / OPTIONS), _digest(asked, subject.max_length), self.name, self.version
+            self.name,
+            Rate.of(right, 1 / OPTIONS),
+            _digest(asked, subject.max_length),
+            self.name,
+            self.version,
+            units=tuple(question.pair.document.hash for question in asked),
         )
 
 
@@ -133,17 +142,18 @@ def _wrong(right: Pair, others: Sequence[Pair], seed: int) -> list[str]:
 
 def _sample(asked: Pair, answer: str, subject: Subject) -> Sample:
     if isinstance(asked.question, str):
-        return _text_sample(asked.question + "\n", answer, subject)
-    return _chat_sample(asked.question, answer, subject)
+        return text_sample(asked.question + "\n", answer, subject)
+    return chat_sample(asked.question, answer, subject)
 
 
 def _neutral(answer: str, chat: bool, subject: Subject) -> Sample:
     if not chat:
-        return _text_sample("", answer, subject)
-    return _chat_sample((Message("user", _NEUTRAL),), answer, subject)
+        return text_sample("", answer, subject)
+    return chat_sample((Message("user", NEUTRAL),), answer, subject)
 
 
-def _text_sample(question: str, answer: str, subject: Subject) -> Sample:
+def text_sample(question: str, answer: str, subject: Subject) -> Sample:
+    """A plain text with loss on its answer alone, of which ANSWER_TOKENS tokens count."""
     tokenizer = subject.tokenizer
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     before = [start] if start is not None else []
@@ -153,7 +163,8 @@ def _text_sample(question: str, answer: str, subject: Subject) -> Sample:
     return _fitted(np.asarray(before + tokens, np.int64), np.asarray(labels, np.int64), subject.max_length)
 
 
-def _chat_sample(question: tuple[Message, ...], answer: str, subject: Subject) -> Sample:
+def chat_sample(question: tuple[Message, ...], answer: str, subject: Subject) -> Sample:
+    """A conversation with loss on its last turn, the answer, alone, of which ANSWER_TOKENS tokens count."""
     messages = (*question, Message("assistant", answer))
     whole = encode(Document("\n".join(m.content for m in messages), "a question", messages), subject.tokenizer)
     labelled = np.flatnonzero(whole.labels != IGNORED)
@@ -174,7 +185,7 @@ def _fitted(ids: np.ndarray, labels: np.ndarray, length: int) -> Sample:
 
 
 def _digest(asked: Sequence[Question], length: int) -> str:
-    total = hashlib.sha256(f"{length} {ANSWER_TOKENS} {_NEUTRAL}\n".encode())
+    total = hashlib.sha256(f"{length} {ANSWER_TOKENS} {NEUTRAL}\n".encode())
     for question in asked:
         total.update("\0".join((question.pair.document.hash, *question.answers)).encode() + b"\n")
     return "sha256:" + total.hexdigest()

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import ValidationError
 
 import tollgate
 from tollgate.contract import (
@@ -28,27 +32,35 @@ from tollgate.contract import (
 from tollgate.gates import evidence
 from tollgate.manifest.errors import ManifestError
 from tollgate.manifest.loader import load_canonical
+from tollgate.manifest.sections import Evaluation
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate_trainer import durable
 from tollgate_trainer.data import load_documents
 from tollgate_trainer.data.documents import Document
-from tollgate_trainer.evaluate import intervals
-from tollgate_trainer.evaluate.protocol import Subject
+from tollgate_trainer.evaluate import measuring, scorers
+from tollgate_trainer.evaluate.comparing import Pairing
+from tollgate_trainer.evaluate.measuring import Surroundings
 from tollgate_trainer.evaluate.samples import Measured
-from tollgate_trainer.evaluate.suites import Task, suite_digest, tasks
+from tollgate_trainer.evaluate.suites import Task, suite_digest
 from tollgate_trainer.lifecycle.attempt import Attempt
 from tollgate_trainer.models import ModelInfo, load_finished
 from tollgate_trainer.refusal import DatasetRefused, ManifestRefused, ModelRefused, Refused
 from tollgate_trainer.words import hide, secrets
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 OUTCOME = "evaluation/outcome.json"
 IMAGE = "TOLLGATE_IMAGE"  # the container image with its digest, where the operator tells it
+SETTINGS = "TOLLGATE_EVALUATION_SETTINGS"  # a JSON file that stands in for manifest.evaluation, on a laptop
 DEFAULT_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is evaluated and how. `model_digest`: the digest that the model must have, None when nobody demands one."""
+    """What is evaluated and how. `model_digest`: the digest that the model must have, None when nobody demands one;
+    `baseline`: output root of a run whose model is asked the same.
+    """
 
     attempt: Attempt
     manifest: TrainingManifest
@@ -57,6 +69,8 @@ class Request:
     confidence: float
     model_digest: str | None
     image: str | None
+    settings: Evaluation
+    baseline: Path | None = None
 
     @classmethod
     def parse(cls, environ: Mapping[str, str]) -> Request:
@@ -68,10 +82,12 @@ class Request:
             attempt=attempt,
             manifest=loaded.manifest,
             manifest_digest=loaded.digest,
-            suites=named or tuple(loaded.manifest.evaluation.suites),
+            suites=named or loaded.manifest.suites,
             confidence=_confidence(environ.get(Env.CONFIDENCE) or str(DEFAULT_CONFIDENCE)),
             model_digest=environ.get(Env.MODEL_DIGEST) or None,
             image=environ.get(IMAGE) or None,
+            settings=_settings(environ.get(SETTINGS), loaded.manifest),
+            baseline=Path(environ[Env.BASELINE]) if environ.get(Env.BASELINE) else None,
         )
 
 
@@ -114,7 +130,7 @@ def evaluate(request: Request) -> EvaluationSummary:
     ManifestRefused (unknown suite), intervals.UnmeasuredError: a metric that could not be measured fails the
     evaluation, it is never 0.
     """
-    asked = tasks(request.suites)
+    wanted = measuring.asked(request.suites, request.settings)
     attempt, manifest = request.attempt, request.manifest
     folder = attempt.output_root / Files.MODEL
     info = _checked(folder, request)
@@ -130,12 +146,29 @@ def evaluate(request: Request) -> EvaluationSummary:
             "no document is held out, so there is nothing to evaluate on; set splits.validation above 0",
             "dataset.splits.validation",
         )
-    measured = _measure(asked, folder, documents.validation, request)
+    around = Surroundings(
+        held_out=list({document.hash: document for document in documents.validation}.values()),
+        max_length=manifest.hyperparameters.max_seq_length,
+        settings=request.settings,
+        root=attempt.dataset_root,
+        trained_on=documents.digest,
+    )
+    model, tokenizer = load_finished(folder, attempt.dataset_root)
+    measured = measuring.measure(wanted, model, tokenizer, around)
+    baseline: ModelInfo | None = None
+    pairings: dict[str, Pairing] = {}
+    if request.baseline is not None:
+        baseline, other, theirs = _baseline(wanted, request.baseline, around)
+        pairings, notes = measuring.compare(measured, theirs, (tokenizer, other), request.confidence)
+        for note in notes:
+            print(note, flush=True)
+    _freeze_threshold(request, info, around.held_out)
     facts = evidence.Evaluated(
         run=attempt.run,
         uid=attempt.uid,
         model_path=Files.MODEL,
         model_digest=info.digest,
+        baseline_digest=baseline.digest if baseline is not None else None,
         manifest_digest=request.manifest_digest,
         dataset_digest=documents.digest,
         suites=list(request.suites),
@@ -143,13 +176,8 @@ def evaluate(request: Request) -> EvaluationSummary:
         code_version=tollgate.__version__,
         image=request.image,
         seeds={task.suite.name: task.suite.seed for task, _ in measured},
-        scorers=[evidence.Scorer(name=result.scorer, version=result.scorer_version) for _, result in measured],
-        metrics=[
-            evidence.Measured(
-                **intervals.metric(result, request.confidence, task.suite.seed).model_dump(), scorer=result.scorer
-            )
-            for task, result in measured
-        ],
+        scorers=measuring.scorers(measured),
+        metrics=measuring.metrics(measured, request.suites, request.confidence, pairings),
         evaluated_at=datetime.now(UTC).replace(microsecond=0),
     )
     data = evidence.statement_bytes(facts)
@@ -183,35 +211,57 @@ def _checked(folder: Path, request: Request) -> ModelInfo:
     return info
 
 
-def _measure(
-    asked: list[Task], folder: Path, held_out: tuple[Document, ...], request: Request
-) -> list[tuple[Task, Measured]]:
-    import torch
+def _baseline(
+    wanted: list[Task], root: Path, around: Surroundings
+) -> tuple[ModelInfo, PreTrainedTokenizerBase, list[tuple[Task, Measured]]]:
+    """The baseline's finished model on the same prompts. Raises: ModelRefused when there is none or it was changed."""
+    folder = root / Files.MODEL
+    info = ModelInfo.read(folder)
+    if info is None:
+        raise ModelRefused(f"the baseline {root} holds no finished model; name the output folder of a finished run")
+    if (problem := info.problem(folder)) is not None:
+        raise ModelRefused(f"the baseline's model in {folder} was changed after training: {problem}")
+    model, tokenizer = load_finished(folder, around.root)
+    return info, tokenizer, measuring.measure(wanted, model, tokenizer, around)
 
-    from tollgate_trainer.lifecycle.processes import fit_threads
 
-    model, tokenizer = load_finished(folder, request.attempt.dataset_root)
-    fit_threads(sum(parameter.numel() for parameter in model.parameters()))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)  # type: ignore[arg-type]
-    unique = list({document.hash: document for document in held_out}.values())
-    return [
-        (
-            task,
-            task.evaluator.measure(
-                Subject(
-                    model=model,
-                    tokenizer=tokenizer,
-                    device=device,
-                    held_out=unique,
-                    max_length=request.manifest.hyperparameters.max_seq_length,
-                    seed=task.suite.seed,
-                    limit=task.suite.limit,
-                )
-            ),
+def _freeze_threshold(request: Request, info: ModelInfo, documents: Sequence[Document]) -> None:
+    """What a classifier needs to be a scorer, where its manifest asks for that.
+
+    Raises: ManifestRefused, DatasetRefused, ModelRefused.
+    """
+    label, root = request.settings.positive_label, request.attempt.output_root
+    if label is None:
+        return
+    from tollgate_trainer.evaluate import threshold
+
+    field = "evaluation.positive_label"
+    model, tokenizer, labels = scorers.classifier(root / Files.MODEL, field)
+    if label not in labels or len(labels) != 2:
+        raise ManifestRefused(
+            f"the model has the labels {', '.join(sorted(labels))}; a threshold needs two of which {label!r} is one",
+            field,
         )
-        for task in asked
-    ]
+    scores = scorers.probabilities(model, tokenizer, model.device, [document.text for document in documents])
+    frozen = threshold.freeze(
+        scores[:, labels[label]],
+        np.asarray([document.label == label for document in documents]),
+        [document.hash for document in documents],
+        model=info.digest,
+        dataset=info.dataset_digest,
+        positive_label=label,
+    )
+    durable.write(root / "evaluation" / threshold.FILE, threshold.to_json(frozen))
+
+
+def _settings(path: str | None, manifest: TrainingManifest) -> Evaluation:
+    """The manifest's `evaluation`, or what a file says instead; the suite's digest tells the two apart."""
+    if path is None:
+        return manifest.evaluation
+    try:
+        return Evaluation.model_validate_json(Path(path).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ManifestRefused(f"{SETTINGS}={path} can't be used: {error}") from error
 
 
 def _confidence(text: str) -> float:
