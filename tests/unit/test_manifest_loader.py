@@ -352,7 +352,6 @@ def test_adapter_fields_without_an_adapter_are_refused() -> None:
 NOT_IN_THIS_VERSION: list[tuple[str, Any]] = [
     *[("task", task) for task in ("classification", "span", "joint")],
     ("framework", "openai"),
-    *[("parallelism", how) for how in ("zero1", "zero2", "zero3", "fsdp2")],
     *[("optimization_priority", what) for what in ("fast", "balanced", "quality", "memory_efficient")],
     ("precision", "fp16"),
     ("safety_metrics", ["toxicity"]),

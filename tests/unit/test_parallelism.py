@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
+from tollgate.manifest.combinations import impossible
 from tollgate.manifest.training_manifest import TrainingManifest
-from tollgate.parallelism import Layout, LayoutError, deepspeed_config, layout
+from tollgate.parallelism import Batch, Layout, LayoutError, deepspeed_config, layout, strategy_for
 
 
 def manifest(parallelism: str = "auto", **hyper: object) -> TrainingManifest:
@@ -46,22 +47,71 @@ def test_counts_that_cannot_be_are_refused(nodes: int, gpus: int, field: str) ->
         layout(manifest(), nodes, gpus)
 
 
+def test_shards_over_cpu_processes_are_tried_only_where_that_was_asked_for_by_name() -> None:
+    spec = manifest("zero2")
+    assert strategy_for(spec, 2, gpus=False, cpu_allowed=True) == "zero2"
+    with pytest.raises(LayoutError, match="TOLLGATE_ALLOW_CPU_SHARDING=1 to try it on CPU processes"):
+        strategy_for(spec, 2, gpus=False, cpu_allowed=False)
+
+
 @pytest.mark.parametrize("stage", [1, 2, 3])
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
-def test_the_deepspeed_batch_is_what_the_manifest_says_times_the_processes(
+def test_the_deepspeed_batch_is_micro_batch_times_accumulation_times_processes(
     stage: int, precision: Literal["bf16", "fp16", "fp32"]
 ) -> None:
-    spec = manifest(f"zero{stage}", per_device_train_batch_size=4, gradient_accumulation_steps=3, max_grad_norm=0.5)
-    config = deepspeed_config(spec, layout(spec, 2, 8), precision)
+    strategy: Any = f"zero{stage}"
+    spec = manifest(strategy, per_device_train_batch_size=8, max_grad_norm=0.5)
+    config = deepspeed_config(spec, strategy, precision, Batch(4, 3, 16))  # 4: memory ran out with 8
     assert config["train_batch_size"] == 4 * 3 * 16
     assert config["train_micro_batch_size_per_gpu"] == 4
     assert config["gradient_clipping"] == 0.5
     assert config["zero_optimization"]["stage"] == stage
     assert ("stage3_gather_16bit_weights_on_model_save" in config["zero_optimization"]) == (stage == 3)
     assert (config["bf16"]["enabled"], config["fp16"]["enabled"]) == (precision == "bf16", precision == "fp16")
+    assert config["bf16"]["check_grad_overflow"], "a step with a non-finite gradient is never applied"
+
+
+@pytest.mark.parametrize(("strategy", "parts"), [("zero2", {"optimizer"}), ("zero3", {"optimizer", "param"})])
+def test_offload_puts_the_optimizer_and_with_stage_3_the_weights_on_the_host(strategy: Any, parts: set[str]) -> None:
+    spec = TrainingManifest.model_validate(
+        {"name": "m", "dataset": {"path": "d"}, "parallelism": strategy, "parallelism_options": {"offload": "cpu"}}
+    )
+    zero = deepspeed_config(spec, strategy, "bf16", Batch(1, 1, 8))["zero_optimization"]
+    assert {name for name in ("optimizer", "param") if f"offload_{name}" in zero} == parts
 
 
 def test_plain_ddp_has_no_deepspeed_configuration() -> None:
-    spec = manifest("ddp")
     with pytest.raises(LayoutError, match="set zero1, zero2 or zero3"):
-        deepspeed_config(spec, layout(spec, 1, 8), "bf16")
+        deepspeed_config(manifest("ddp"), "ddp", "bf16", Batch(1, 1, 8))
+
+
+@pytest.mark.parametrize(
+    ("document", "field", "fix"),
+    [
+        ({"parallelism_options": {"offload": "cpu"}}, "parallelism_options.offload", "zero2"),
+        (
+            {"parallelism": "ddp", "parallelism_options": {"offload": "cpu"}},
+            "parallelism_options.offload",
+            "zero2",
+        ),
+        ({"parallelism": "zero3", "model": {"base": "b", "quantization": "int8"}}, "model.quantization", "ddp"),
+        ({"parallelism": "fsdp2", "model": {"base": "b", "quantization": "nf4"}}, "model.quantization", "ddp"),
+        ({"parallelism": "fsdp2", "adapter": {"type": "moe-lora"}}, "parallelism", "zero3"),
+    ],
+)
+def test_what_cant_work_together_is_refused_with_what_to_write(document: dict[str, Any], field: str, fix: str) -> None:
+    read = TrainingManifest.model_validate({"name": "m", "dataset": {"path": "d"}, **document})
+    (problem,) = impossible(read)
+    assert problem.field == field
+    assert fix in problem.fix
+
+
+@pytest.mark.parametrize("strategy", ["zero1", "zero2", "zero3", "fsdp2"])
+def test_offload_with_shards_is_no_conflict(strategy: str) -> None:
+    document = {
+        "name": "m",
+        "dataset": {"path": "d"},
+        "parallelism": strategy,
+        "parallelism_options": {"offload": "cpu"},
+    }
+    assert impossible(TrainingManifest.model_validate(document)) == []

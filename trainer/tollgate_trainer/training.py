@@ -63,11 +63,12 @@ class Training:
         if attempt.world == 1:
             # One process trains on one GPU; the library would spread it over all that it sees.
             os.environ["CUDA_VISIBLE_DEVICES"] = (os.environ.get("CUDA_VISIBLE_DEVICES") or "0").split(",")[0]
-        from tollgate_trainer.lifecycle import processes
+        from tollgate_trainer.lifecycle import processes, sharding
 
         in_pod = bool(self.environ.get(Env.POD_IP))
         device, aloud = processes.device_for(loaded.manifest, attempt, in_pod)
-        processes.join(attempt, device)
+        strategy, trying = sharding.strategy_here(loaded.manifest, attempt, in_pod)
+        processes.join(attempt, device, strategy)
         processes.set_determinism(loaded.manifest)
         session = Session(
             attempt=attempt,
@@ -86,9 +87,10 @@ class Training:
         with _Signs(session):
             from tollgate_trainer.lifecycle.run import Run
 
-            if aloud:
-                session.say("warning", message=aloud)
-            words = Run(session, documents, source, device, beat).train()
+            for message in filter(None, (aloud, trying)):
+                session.say("warning", message=message)
+            shards = sharding.sharding_for(loaded.manifest, strategy, attempt, device)
+            words = Run(session, documents, source, device, beat, shards).train()
         session.agreement.barrier()
         session.agreement.close()
         processes.leave()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tollgate.manifest.combinations import impossible
 from tollgate.manifest.errors import Problem
 from tollgate.manifest.training_manifest import TrainingManifest
 
@@ -28,7 +29,6 @@ NOT_YET: tuple[Row, ...] = (
         "Only causal-lm is trained; write `task: causal-lm`, or wait for the version that has the task.",
     ),
     Row("framework", ("transformers",), "Write `framework: transformers`, or remove it."),
-    Row("parallelism", ("auto", "ddp"), "Write `auto` or `ddp`: every process holds the whole model."),
     Row("optimization_priority", ("none",), "Remove it and set batch size, precision and sequence length yourself."),
     Row("precision", (None, "auto", "bf16", "fp32"), "Write `bf16`, `fp32` or `auto`."),
     Row("safety_metrics", (None,), "Remove it; gates judge what the evaluation suites measure."),
@@ -48,13 +48,13 @@ NOT_YET: tuple[Row, ...] = (
 
 
 def unsupported(manifest: TrainingManifest) -> list[Problem]:
-    """What the manifest asks for and this version cannot do. `manifest` has its short forms resolved."""
+    """What the manifest asks for and this version, or any, cannot do. `manifest` has its short forms resolved."""
     problems = []
     for row in NOT_YET:
         value = _at(manifest, row.field)
         if not any(value is works or (type(value) is type(works) and value == works) for works in row.works):
             problems.append(Problem(row.field, value, "this version of Tollgate does not do this yet", row.instead))
-    return problems
+    return problems + impossible(manifest)
 
 
 def _at(manifest: TrainingManifest, field: str) -> Any:

@@ -15,6 +15,7 @@ from tollgate_trainer.data.order import Order
 from tollgate_trainer.lifecycle.batching import Batching, total_steps, warmup_steps
 from tollgate_trainer.lifecycle.loop import Plan
 from tollgate_trainer.lifecycle.processes import COLLECTIVE_TIMEOUT
+from tollgate_trainer.lifecycle.sharding import Sharding
 from tollgate_trainer.lifecycle.state import Mode
 from tollgate_trainer.refusal import ManifestRefused
 from tollgate_trainer.tasks.protocol import Task
@@ -84,7 +85,13 @@ def _best(manifest: TrainingManifest, task: Task, held_out: bool) -> tuple[str, 
 
 
 def training_arguments(
-    manifest: TrainingManifest, batching: Batching, plan: Plan, precision: str, device: torch.device, output: Path
+    manifest: TrainingManifest,
+    batching: Batching,
+    plan: Plan,
+    precision: str,
+    device: torch.device,
+    output: Path,
+    sharding: Sharding,
 ) -> TrainingArguments:
     """The library's arguments. Saving, evaluating and stopping are ours, so its own strategies are off."""
     asked = manifest.hyperparameters
@@ -93,7 +100,7 @@ def training_arguments(
     scheduler: str = asked.scheduler.name
     if scheduler == "constant" and warmup:
         scheduler = "constant_with_warmup"
-    return TrainingArguments(
+    arguments: dict[str, Any] = dict(
         output_dir=str(output),
         per_device_train_batch_size=batching.micro_batch,
         per_device_eval_batch_size=plan.eval_batch,
@@ -130,9 +137,12 @@ def training_arguments(
         log_level="error",
         log_level_replica="error",
     )
+    return TrainingArguments(**{**arguments, **sharding.arguments(batching, precision)})
 
 
-def topology(manifest: TrainingManifest, batching: Batching, precision: str, device: torch.device) -> dict[str, Any]:
+def topology(
+    manifest: TrainingManifest, batching: Batching, precision: str, device: torch.device, sharding: Sharding
+) -> dict[str, Any]:
     """Everything that has to be the same for the same numbers, bit by bit."""
     cuda = device.type == "cuda"
     return {
@@ -148,4 +158,5 @@ def topology(manifest: TrainingManifest, batching: Batching, precision: str, dev
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        **sharding.facts(),
     }

@@ -41,11 +41,14 @@ def finish(loop: TrainingLoop, built: Built, tokenizer: Any, source: Source, exh
     if session.progress.loss is not None:
         metrics["train_loss"] = session.progress.loss
     model = None
+    # An adapter that is kept beside its base leaves the base where it lies; one on weights in no file is merged.
+    merged = built.base_digest is None or (source.folder is None and source.hub_id is None)
+    trained = loop.whole_model(frozen=merged)
     if session.attempt.leads:
         record = _record(loop, built, chosen, exhausted, metrics)
         session.lease.check()
         digest = save(
-            loop.accelerator.unwrap_model(loop.model),
+            trained,
             tokenizer,
             session.attempt.output_root,
             session.attempt.number,

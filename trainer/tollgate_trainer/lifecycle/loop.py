@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
@@ -19,6 +21,7 @@ from tollgate_trainer.lifecycle.goodput import State
 from tollgate_trainer.lifecycle.lease import Fenced
 from tollgate_trainer.lifecycle.outcome import NonFinite
 from tollgate_trainer.lifecycle.session import Session
+from tollgate_trainer.lifecycle.sharding import Sharding, make_whole
 from tollgate_trainer.lifecycle.state import Mode
 from tollgate_trainer.lifecycle.stop import StopCode
 from tollgate_trainer.tasks.protocol import Task
@@ -66,6 +69,7 @@ class TrainingLoop(Trainer):
         model: Any,
         args: TrainingArguments,
         tokenizer: Any,
+        sharding: Sharding,
     ) -> None:
         super().__init__(
             model=model,
@@ -75,6 +79,9 @@ class TrainingLoop(Trainer):
             eval_dataset=plan.validation if len(plan.validation) else None,
             processing_class=tokenizer,
         )
+        self.sharding = sharding
+        # The library would put DDP around a model that is sharded already.
+        self.is_distributed_loading_by_transformers = sharding.strategy == "fsdp2"
         self.session = session
         self.plan = plan
         self.task = task
@@ -95,6 +102,34 @@ class TrainingLoop(Trainer):
             pin_memory=self.args.device.type == "cuda",
         )
 
+    # --- shards -----------------------------------------------------------------------------------------------------
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        """The library's preparation, and proof that the model is held as was asked for."""
+        prepare: Any = super()._prepare_for_training
+        prepared = prepare(*args, **kwargs)
+        self.sharding.check(self)
+        return prepared
+
+    @contextmanager
+    def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
+        """Gradients of a micro-batch that is not the step's last stay where they are."""
+        model: Any = self.model
+        model.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            model.set_requires_gradient_sync(True)
+
+    def whole_model(self, frozen: bool) -> Any:
+        """The model with whole weights in the first process, at the end; all processes call it.
+
+        Args: frozen: also the weights that were not trained.
+        """
+        model = self.accelerator.unwrap_model(self.model)
+        make_whole(self.sharding, model, frozen)
+        return model
+
     # --- one step ---------------------------------------------------------------------------------------------------
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -113,6 +148,8 @@ class TrainingLoop(Trainer):
         Raises: NonFinite before the optimizer sees the gradients.
         """
         norm: Any = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
         self.last_grad_norm = float(norm)
         if not math.isfinite(self.last_grad_norm):
             self._refuse_step(f"the gradient norm is {self.last_grad_norm}", self.state.global_step + 1)
@@ -169,12 +206,22 @@ class TrainingLoop(Trainer):
                 total, count = total + part.loss_sum, count + part.count
                 rows.extend(zip(batch, part.rows, strict=True) if self.task.by_sample else ())
                 self.session.progress.touch()
+            self._accompany(model, len(mine))
         model.train(was_training)
         total, count = self.session.agreement.summed(total, count)
         if self.task.by_sample:
             told = self.session.agreement.gathered(rows)
             rows = sorted((row for share in told for row in share), key=lambda row: row[0])
         return self.task.metrics(total, count, rows, samples)
+
+    def _accompany(self, model: Any, done: int) -> None:
+        """Forward passes that count for nothing, while others evaluate: they need this process's shards."""
+        if not self.sharding.collective_forward:
+            return
+        size, samples = self.plan.eval_batch, self.plan.validation
+        most = -(-len(samples) // self.session.attempt.world)
+        for _ in range(-(-most // size) - -(-done // size)):
+            self.task.measure(model, self._prepare_inputs(self.task.collate([samples[0]])), [samples[0]])
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -240,7 +287,40 @@ class TrainingLoop(Trainer):
     def _expected(self) -> list[str]:
         world = self.session.attempt.world
         ranks = [f"rng_state_{rank}.pth" for rank in range(world)] if world > 1 else ["rng_state.pth"]
-        return [*ranks, "trainer_state.json", "optimizer.pt", "scheduler.pt", "lifecycle.json"]
+        step = self.state.global_step
+        return [*ranks, "trainer_state.json", "scheduler.pt", "lifecycle.json", *self.sharding.expected(step)]
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Weights, config and tokenizer; with shards of our own only what is not sharded."""
+        folder = Path(output_dir or str(self.args.output_dir))
+        if not self.sharding.save(self, folder):
+            super().save_model(output_dir, _internal_call)
+        elif self.session.attempt.leads:
+            model: Any = self.model
+            model.config.save_pretrained(folder)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(folder)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """The optimizer lies beside its weights where shards are our own; the schedule is one for all."""
+        if self.sharding.strategy != "fsdp2":
+            super()._save_optimizer_and_scheduler(output_dir)
+        elif self.session.attempt.leads:
+            schedule: Any = self.lr_scheduler
+            torch.save(schedule.state_dict(), Path(output_dir) / "scheduler.pt")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Weights, by whoever holds them."""
+        if not self.sharding.load_weights(self, Path(resume_from_checkpoint)):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The optimizer, by whoever holds it, and the schedule."""
+        if checkpoint is None or not self.sharding.load_optimizer(self, Path(checkpoint)):
+            super()._load_optimizer_and_scheduler(checkpoint)
+        else:
+            schedule: Any = self.lr_scheduler
+            schedule.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
 
     def restore_weights(self, folder: Path) -> None:
         """Put a checkpoint's weights into the model, nothing else."""

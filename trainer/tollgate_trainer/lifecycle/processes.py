@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from typing import Any
 
 import torch
 
 from tollgate.manifest.training_manifest import TrainingManifest
+from tollgate.parallelism import Strategy
 from tollgate_trainer.lifecycle.attempt import Attempt
 from tollgate_trainer.refusal import ManifestRefused
 
@@ -39,16 +41,22 @@ def device_for(manifest: TrainingManifest, attempt: Attempt, in_pod: bool) -> tu
     ), f"compute_target is {manifest.compute_target}, but there is no GPU here: training on the CPU"
 
 
-def join(attempt: Attempt, device: torch.device) -> None:
+def join(attempt: Attempt, device: torch.device, strategy: Strategy) -> None:
     """Build the process group.
 
-    A single process needs none and forgets torchrun's variables, so that no library builds one.
+    A single process needs none and forgets torchrun's variables, so that no library builds one; a sharded strategy
+    needs one even then.
     """
-    if attempt.world == 1:
+    if strategy == "single":
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
             os.environ.pop(name, None)
         return
     backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
+    if attempt.world == 1:
+        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+        store: Any = torch.distributed.HashStore  # type: ignore[attr-defined] # its stubs forget it
+        torch.distributed.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, store=store(), rank=0, world_size=1)
+        return
     torch.distributed.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
 
 

@@ -23,6 +23,7 @@ from tollgate_trainer.lifecycle.processes import fit_threads
 from tollgate_trainer.lifecycle.profiling import StepProfile
 from tollgate_trainer.lifecycle.rotation import Rotation
 from tollgate_trainer.lifecycle.session import Session
+from tollgate_trainer.lifecycle.sharding import Sharding
 from tollgate_trainer.lifecycle.state import LifecycleState
 from tollgate_trainer.lifecycle.step_end import StepEnd
 from tollgate_trainer.lifecycle.stop import StopCode
@@ -39,8 +40,15 @@ class Run:
     """From the newest checkpoint to the last words, in one process."""
 
     def __init__(
-        self, session: Session, documents: Documents, source: Source, device: torch.device, beat: Beat | None
+        self,
+        session: Session,
+        documents: Documents,
+        source: Source,
+        device: torch.device,
+        beat: Beat | None,
+        sharding: Sharding,
     ) -> None:
+        self.sharding = sharding
         self.session = session
         self.documents = documents
         self.source = source
@@ -55,6 +63,8 @@ class Run:
         goodput.switch(State.RESTORE)
         resumed = self._find_checkpoint()
         self._book_earlier_attempts(resumed)
+        if resumed is not None:
+            refuse_other_world(self.sharding, resumed.commit.world_size, session.attempt.world)
         if self._stop_before_start() is not StopCode.NONE:
             return stopped(session)
         batches = batching(
@@ -69,7 +79,8 @@ class Run:
         splits = task.encode(self.documents, tokenizer, self.manifest)
         session.say("data", digest=splits.digest, **{name: asdict(stats) for name, stats in splits.stats.items()})
         self._go_to(State.LOAD)
-        built = build(self.manifest, session.attempt.dataset_root, tokenizer, self.device)
+        with self.sharding.loading():
+            built = build(self.manifest, session.attempt.dataset_root, tokenizer, self.device)
         fit_threads(built.parameters)
         loop = self._loop(task, splits, batches, built, tokenizer, resumed)
         session.flag.leave = None  # from here on all processes stop at the same step, with a checkpoint
@@ -150,7 +161,7 @@ class Run:
         quiet.disable_progress_bar()
         session, attempt = self.session, self.session.attempt
         plan = plan_for(self.manifest, splits, batches, task)
-        now = topology(self.manifest, batches, built.precision, self.device)
+        now = topology(self.manifest, batches, built.precision, self.device, self.sharding)
         if resumed is not None:
             self._compare(session.state, now, built)
         session.remember(topology=now, base_digest=built.base_digest)
@@ -166,7 +177,9 @@ class Run:
         checkpoints = Checkpoints(self.root, identity, session.lease.check)
         if attempt.leads:
             checkpoints.clear_abandoned()
-        arguments = training_arguments(self.manifest, batches, plan, built.precision, self.device, checkpoints.staging)
+        arguments = training_arguments(
+            self.manifest, batches, plan, built.precision, self.device, checkpoints.staging, self.sharding
+        )
         session.say(
             "plan",
             total_steps=plan.total_steps,
@@ -177,9 +190,9 @@ class Run:
             adapted=batches.adapted,
             **now,
         )
-        return TrainingLoop(
-            session, plan, task, checkpoints, Rotation(checkpoints, plan, session), built.model, arguments, tokenizer
-        )
+        model = self.sharding.shard(built.model, built.precision)
+        rotation = Rotation(checkpoints, plan, session)
+        return TrainingLoop(session, plan, task, checkpoints, rotation, model, arguments, tokenizer, self.sharding)
 
     def _compare(self, before: LifecycleState, now: dict[str, Any], built: Built) -> None:
         """Say whether the resumed run will be bit-equal, and refuse another base than the adapter was trained on."""
@@ -225,6 +238,16 @@ class Run:
         session.goodput.switch(State.RESTORE if resumed is not None else State.LOAD)
         loop.train(resume_from_checkpoint=str(resumed.folder) if resumed is not None else None)
         return step_end.exhausted
+
+
+def refuse_other_world(sharding: Sharding, saved: int, now: int) -> None:
+    """Raises: OutputRefused where a checkpoint's shards fit only the number of processes that wrote them."""
+    if saved != now and not sharding.reshards:
+        raise OutputRefused(
+            f"the checkpoint holds {saved} DeepSpeed shards and this attempt has {now} processes, which can't share "
+            f"them; go on with {saved} processes, or start a fresh run with parallelism: fsdp2, which cuts anew",
+            "parallelism",
+        )
 
 
 def exhausted_by(plan: Plan, state: LifecycleState) -> bool:

@@ -1,0 +1,53 @@
+"""Options that are each fine and can't work together: refused when the manifest is read, with what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tollgate.manifest.errors import Problem
+from tollgate.manifest.training_manifest import TrainingManifest
+
+_ZERO = ("zero1", "zero2", "zero3")
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """`meets` tells whether a manifest has it; `field` is the one to change, `value` what stands there."""
+
+    field: str
+    value: Callable[[TrainingManifest], Any]
+    meets: Callable[[TrainingManifest], bool]
+    message: str
+    fix: str
+
+
+CONFLICTS: tuple[Conflict, ...] = (
+    Conflict(
+        "model.quantization",
+        lambda m: m.model.quantization,
+        lambda m: m.model.quantization != "none" and m.parallelism in (*_ZERO, "fsdp2"),
+        "quantised weights can't be cut into shards of other processes: their scales would be lost",
+        "Write `parallelism: ddp` (a quantised base is small, each process holds it), or `quantization: none`.",
+    ),
+    Conflict(
+        "parallelism_options.offload",
+        lambda m: m.parallelism_options.offload,
+        lambda m: m.parallelism_options.offload != "none" and m.parallelism in ("auto", "ddp"),
+        "with ddp every process holds everything on its own device, there is nothing to offload",
+        "Write `parallelism: zero2` (optimizer in host memory) or `zero3` (weights too), or remove it.",
+    ),
+    Conflict(
+        "parallelism",
+        lambda m: m.parallelism,
+        lambda m: m.parallelism == "fsdp2" and m.adapter.type == "moe-lora",
+        "a mixture of LoRA experts keeps its router outside the layers that fsdp2 shards",
+        "Write `parallelism: zero3` (or ddp, when the base fits on one device), or `adapter.type: lora`.",
+    ),
+)
+
+
+def impossible(manifest: TrainingManifest) -> list[Problem]:
+    """What the manifest asks for that can't be had together. `manifest` has its short forms resolved."""
+    return [Problem(one.field, one.value(manifest), one.message, one.fix) for one in CONFLICTS if one.meets(manifest)]
