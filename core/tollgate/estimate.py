@@ -1,0 +1,297 @@
+"""How much work a run is, how long that takes and what it costs: dataset statistics + model + device -> hours, USD.
+
+Pure. What is not known is None, never zero; what is assumed says so.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tollgate.manifest.training_manifest import TrainingManifest
+from tollgate.planning.choose import Facts, Settings, weights_of
+from tollgate.planning.devices import Interval, utilisation
+from tollgate.planning.lengths import padded_width, truncated_tokens
+from tollgate.planning.shapes import Shape
+
+DEFAULT_SAVE_MINUTES = 10.0
+EXPECTED_LOSS = 0.02
+"""Of the time that a preemption may cost on average."""
+BETWEEN_PREEMPTIONS_MINUTES = 240.0
+"""Assumed mean time between two preemptions of a spot node; a shorter run is assumed to be hit once."""
+SAVE_BYTES_PER_SECOND = Interval(100e6, 1e9)
+"""Assumed speed of the output volume until a save is measured."""
+STARTUP_SECONDS = Interval(10.0, 120.0)
+"""Assumed time of imports, reading, loading and the end."""
+
+
+NOTHING = Interval(0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds per padded token of one process, forward and backward, and per optimizer update; measured or assumed."""
+
+    per_token: Interval
+    per_update: Interval = NOTHING
+    measured: bool = False
+    because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """tokens: without padding, of all steps; computed: with padding, of all processes; flops: None when unknown."""
+
+    steps: int
+    steps_per_epoch: int
+    samples_per_step: int
+    epochs: float
+    tokens: float
+    computed: float
+    flops: float | None
+    evaluations: int
+    saves: int
+    checkpoint_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Preemption:
+    """What one preemption loses at most: minutes since the last checkpoint, and their price."""
+
+    every_minutes: float | None
+    minutes: float | None
+    usd_micro: int | None
+    expected_share: float | None
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """hours and usd_micro: None when unknown. because: where the pace comes from."""
+
+    work: Work
+    hours: Interval | None
+    usd_micro: tuple[int, int] | None
+    preemption: Preemption
+    because: str
+
+
+# --- FLOPs ------------------------------------------------------------------------------------------------------------
+
+
+def flops_per_token(shape: Shape, adapter: bool, width: float, checkpointing: bool) -> float:
+    """FLOPs of forward and backward for one token in a row of `width` tokens.
+
+    A matrix product of N weights costs 2N forward, 2N for the gradient of its input and 2N for that of its weights;
+    frozen weights have no last part: 6N for full training, 4N for LoRA. Attention adds 12 x layers x (heads x head
+    size) x width. Recomputing activations adds one more forward.
+    Source: Kaplan et al. 2020, section 2.1; Chowdhery et al. 2022 (PaLM), appendix B.
+    """
+    products = (4.0 if adapter else 6.0) * shape.products
+    attention = 12.0 * shape.layers * shape.attention * width
+    again = 2.0 * shape.products + 4.0 * shape.layers * shape.attention * width if checkpointing else 0.0
+    return products + attention + again
+
+
+def assumed_pace(manifest: TrainingManifest, settings: Settings, facts: Facts) -> Pace | None:
+    """The pace by the device's peak and the assumed utilisation; None for an unknown device or model."""
+    device, shape = facts.device, facts.shape
+    if device.flops is None or shape is None:
+        return None
+    adapter = manifest.adapter.type != "none"
+    width = padded_width(facts.lengths, settings.max_seq_length, settings.micro_batch)
+    share = utilisation(device.gpu, shape.parameters, adapter, facts.nodes)
+    flops = flops_per_token(shape, adapter, width, settings.checkpointing)
+    update = 0.0
+    if device.bandwidth is not None:
+        # AdamW reads weight, gradient and two moments and writes three of them, in fp32.
+        update = 28.0 * weights_of(manifest, shape).trainable / device.bandwidth
+    because = (
+        f"assumed: {share.low:.0%} to {share.high:.0%} of {device.flops / 1e12:.3g} TFLOP/s ({device.name}), until "
+        "steps are measured"
+    )
+    pace = Interval(flops / (device.flops * share.high), flops / (device.flops * share.low))
+    return Pace(pace, Interval(update, 2 * update), False, because)
+
+
+# --- work, time, money ------------------------------------------------------------------------------------------------
+
+
+def work(manifest: TrainingManifest, settings: Settings, facts: Facts, every_minutes: float | None) -> Work:
+    """Steps, tokens and FLOPs of the whole run; `every_minutes` is not needed for them."""
+    lengths, asked = facts.lengths, manifest.hyperparameters
+    per_step = facts.world * settings.micro_batch * settings.accumulation
+    per_epoch = math.ceil(lengths.documents / per_step)
+    steps = settings.max_steps or math.ceil((settings.epochs or 0.0) * per_epoch)
+    epochs = steps / per_epoch
+    width = padded_width(lengths, settings.max_seq_length, settings.micro_batch)
+    computed = epochs * lengths.documents * width
+    adapter = manifest.adapter.type != "none"
+    flops = size = None
+    if facts.shape is not None:
+        flops = computed * flops_per_token(facts.shape, adapter, width, settings.checkpointing)
+        size = 12 * weights_of(manifest, facts.shape).trainable  # fp32 weights and two moments
+    every = asked.eval_steps or per_epoch
+    evaluations = math.ceil(steps / every) if lengths.validation_documents else 0
+    saves = steps // asked.save_steps if asked.save_steps else 0
+    return Work(
+        steps=steps,
+        steps_per_epoch=per_epoch,
+        samples_per_step=per_step,
+        epochs=epochs,
+        tokens=epochs * truncated_tokens(lengths, settings.max_seq_length),
+        computed=computed,
+        flops=flops,
+        evaluations=evaluations,
+        saves=saves + 1,
+        checkpoint_bytes=size,
+    )
+
+
+def estimate(
+    manifest: TrainingManifest, settings: Settings, facts: Facts, pace: Pace | None, usd_per_node_hour: int | None
+) -> Estimate:
+    """Hours and price of the run.
+
+    Args: pace: measured or assumed, None when unknown; usd_per_node_hour: micro-USD, None when nobody said.
+    """
+    pace = pace or assumed_pace(manifest, settings, facts)
+    whole = work(manifest, settings, facts, None)
+    hours = _hours(manifest, facts, whole, pace) if pace is not None else None
+    rate = usd_per_node_hour * facts.nodes if usd_per_node_hour is not None else None
+    usd = None
+    if hours is not None and rate is not None:
+        usd = (math.ceil(rate * hours.low), math.ceil(rate * hours.high))
+    because = pace.because if pace is not None else _unknown(facts)
+    return Estimate(whole, hours, usd, preemption(manifest, hours, whole, rate), because)
+
+
+def _unknown(facts: Facts) -> str:
+    what = "the model's sizes are" if facts.shape is None else f"the speed of {facts.device.name} is"
+    return f"{what} unknown, so the time is too until steps are measured"
+
+
+def _hours(manifest: TrainingManifest, facts: Facts, whole: Work, pace: Pace) -> Interval:
+    per_process = whole.computed / facts.world
+    # A held-out token costs the forward part of a training token: 2N of 6N, or of 4N with an adapter.
+    forward = 1 / 2 if manifest.adapter.type != "none" else 1 / 3
+    held_out = whole.evaluations * facts.lengths.validation_tokens / facts.world * forward
+    size = whole.checkpoint_bytes or 0
+    saves = Interval(whole.saves * size / SAVE_BYTES_PER_SECOND.high, whole.saves * size / SAVE_BYTES_PER_SECOND.low)
+    low = (per_process + held_out) * pace.per_token.low + whole.steps * pace.per_update.low
+    high = (per_process + held_out) * pace.per_token.high + whole.steps * pace.per_update.high
+    return Interval((low + saves.low + STARTUP_SECONDS.low) / 3600, (high + saves.high + STARTUP_SECONDS.high) / 3600)
+
+
+# --- preemption -------------------------------------------------------------------------------------------------------
+
+
+def save_minutes(manifest: TrainingManifest, hours: Interval | None, checkpoint_bytes: int | None) -> float | None:
+    """How often to save so that a preemption costs at most 2 % on average; the user's own number wins.
+
+    Work since the last checkpoint is lost, half an interval on average: interval / 2 <= 2 % of the time between
+    preemptions (assumed 4 h, or the run when it is shorter). Saving itself may take 2 % as well; where both cannot
+    hold, the interval is Young's optimum sqrt(2 x save x between). Source: Young 1974, CACM 17(9).
+    None when only save_steps counts.
+    """
+    asked = manifest.checkpoint.every_minutes
+    if asked is not None:
+        return asked
+    if manifest.hyperparameters.save_steps is not None:
+        return None
+    if manifest.optimization_priority == "none" or hours is None:
+        return DEFAULT_SAVE_MINUTES
+    between = min(BETWEEN_PREEMPTIONS_MINUTES, 60 * hours.high)
+    longest = 2 * EXPECTED_LOSS * between
+    save = (checkpoint_bytes or 0) / SAVE_BYTES_PER_SECOND.low / 60
+    shortest = save / EXPECTED_LOSS
+    if shortest > longest:
+        longest = math.sqrt(2 * save * between)
+    return max(1.0, round(longest, 1))
+
+
+def preemption(manifest: TrainingManifest, hours: Interval | None, whole: Work, rate: int | None) -> Preemption:
+    """What one preemption loses. rate: micro-USD an hour of all nodes."""
+    minutes = every = save_minutes(manifest, hours, whole.checkpoint_bytes)
+    steps = manifest.hyperparameters.save_steps
+    if steps is not None and hours is not None and whole.steps:
+        by_steps = min(steps, whole.steps) / whole.steps * hours.high * 60
+        minutes = by_steps if minutes is None else min(minutes, by_steps)
+    if hours is not None and minutes is not None:
+        minutes = min(minutes, 60 * hours.high)  # a short run has no more to lose than itself
+    share = None
+    if minutes is not None and hours is not None:
+        between = min(BETWEEN_PREEMPTIONS_MINUTES, 60 * hours.high)
+        share = minutes / 2 / between
+    usd = math.ceil(rate * minutes / 60) if rate is not None and minutes is not None else None
+    because = f"assumed: one preemption every {BETWEEN_PREEMPTIONS_MINUTES / 60:g} h, or one a run when it is shorter"
+    return Preemption(every, minutes, usd, share, because)
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Whether a run fits into a window and a budget. fits: None when it is not known; advice: what would."""
+
+    fits: bool | None
+    told: tuple[str, ...]
+    advice: tuple[str, ...]
+
+
+def fit(found: Estimate, window_seconds: int | None, max_cost: int | None, settings: Settings) -> Fit:
+    """Compare the upper end of the estimate with what there is.
+
+    Args: window_seconds: of wall time; max_cost: micro-USD. None: no such limit.
+    """
+    told: list[str] = []
+    verdicts: list[bool | None] = []
+    ratio = 1.0
+    if window_seconds is not None:
+        if found.hours is None:
+            told.append("whether it fits the window is unknown")
+            verdicts.append(None)
+        else:
+            share = window_seconds / 3600 / found.hours.high
+            ratio = min(ratio, share)
+            verdicts.append(share >= 1)
+            told.append(
+                f"window of {window_seconds / 3600:.2g} h: "
+                + ("fits" if share >= 1 else f"up to {found.hours.high:.2g} h are expected")
+            )
+    if max_cost is not None:
+        if found.usd_micro is None:
+            told.append("whether it fits the budget is unknown: no price or no time is known")
+            verdicts.append(None)
+        else:
+            share = max_cost / max(found.usd_micro[1], 1)
+            ratio = min(ratio, share)
+            verdicts.append(share >= 1)
+            told.append("budget: " + ("fits" if share >= 1 else "more than it is expected in the worst case"))
+    if not verdicts:
+        return Fit(True, (), ())
+    if all(verdict is True for verdict in verdicts):
+        return Fit(True, tuple(told), ())
+    if any(verdict is False for verdict in verdicts):
+        return Fit(False, tuple(told), _shorter(found, settings, ratio))
+    return Fit(None, tuple(told), ())
+
+
+def _shorter(found: Estimate, settings: Settings, ratio: float) -> tuple[str, ...]:
+    """What makes the run short enough: fewer steps first, as nothing else is sure to."""
+    assert found.hours is not None
+    fixed = STARTUP_SECONDS.high / 3600
+    target = ratio * found.hours.high
+    if target <= fixed:
+        return (f"nothing can: {target:.2g} h do not even cover the start (up to {STARTUP_SECONDS.high:g} s)",)
+    share = (target - fixed) / max(found.hours.high - fixed, 1e-12)
+    steps = int(found.work.steps * share)
+    if steps < 1:
+        return ("nothing can: not one step fits; take a faster device or more of them",)
+    if settings.max_steps is not None:
+        return (f"hyperparameters.max_steps: {steps} would fit",)
+    epochs = math.floor(100 * steps / found.work.steps_per_epoch) / 100
+    if epochs <= 0:
+        return (f"hyperparameters.max_steps: {steps} would fit (a part of one epoch)",)
+    return (f"hyperparameters.num_train_epochs: {epochs:g} would fit",)
