@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollgate.manifest.training_manifest import TrainingManifest
-from tollgate_trainer.data.order import Order, RankBatches
+from tollgate_trainer.data.order import Order, RankBatches, Share
 from tollgate_trainer.lifecycle.batching import batching, total_steps, warmup_steps
 from tollgate_trainer.refusal import OutputRefused
 
@@ -104,3 +104,33 @@ def test_steps_and_warm_up_follow_the_manifest() -> None:
     assert total_steps(manifest(num_train_epochs=2.5), 3) == 8
     assert warmup_steps(manifest(warmup_ratio=0.05), 30) == 2
     assert warmup_steps(manifest(warmup_steps=0, warmup_ratio=0.5), 30) == 0
+
+
+shares = st.lists(st.tuples(st.integers(1, 20), st.integers(1, 30)), min_size=1, max_size=3)
+
+
+@given(shares, st.integers(0, 1000), st.integers(1, 5))
+def test_each_sample_of_a_weighted_source_is_used_as_often_as_any_other_give_or_take_one(
+    sizes: list[tuple[int, int]], seed: int, epochs: int
+) -> None:
+    firsts = np.cumsum([0, *(size for size, _ in sizes)])
+    parts = tuple(Share(int(first), size, count) for first, (size, count) in zip(firsts[:-1], sizes, strict=True))
+    lengths = np.arange(1, firsts[-1] + 1, dtype=np.int64)
+    order = Order(lengths, seed, world=1, micro_batch=2, accumulation=2, shares=parts)
+    assert order.samples == sum(count for _, count in sizes)
+    used = np.zeros(len(lengths), dtype=int)
+    for epoch in range(epochs):
+        dealt = order.of_epoch(epoch)
+        assert (dealt == Order(lengths, seed, 1, 2, 2, parts).of_epoch(epoch)).all()
+        used += np.bincount(dealt, minlength=len(lengths))
+    for part in parts:
+        own = used[part.first : part.first + part.size]
+        assert own.sum() == epochs * part.count
+        assert own.max() - own.min() <= 1
+    assert order.tokens_until(epochs * order.steps_per_epoch) == int((used * lengths).sum())
+
+
+def test_sources_of_weight_one_are_in_the_order_in_which_one_file_would_be() -> None:
+    lengths = np.ones(30, dtype=np.int64)
+    plain = Order(lengths, 7, 1, 4, 1)
+    assert plain.batch(1, 0, 0) == [int(i) for i in plain.of_epoch(1)[:4]]

@@ -32,28 +32,39 @@ def path_digest(path: Path, name: str) -> tuple[str, int]:
 
 
 def checked_digest(manifest: TrainingManifest, dataset_root: Path) -> str:
-    """The digest of everything that the run reads, after the manifest's own sha256 and size were checked.
+    """The digest of everything that the run reads, after the manifest's own sha256s and size were checked.
 
-    With `splits.validation_path` the digest covers both: the sha256 of the two digests, a line each.
+    Of one path: its own. With `sources` or `splits.validation_path`: the sha256 of the digests, a line each, in the
+    manifest's order.
     Raises: DatasetRefused, ManifestError (a path that leaves its root).
     """
     dataset = manifest.dataset
-    path = paths.resolve(dataset_root, dataset.path, "dataset.path")
-    digest, size = path_digest(path, dataset.path)
+    digest, size = path_digest(paths.resolve(dataset_root, dataset.path, "dataset.path"), dataset.path)
     if dataset.size_bytes is not None and dataset.size_bytes != size:
         raise DatasetRefused(
             f"{dataset.path} has {size} bytes, the manifest says {dataset.size_bytes}; it is another version of the "
             "data: restore the right one or correct the manifest",
             "dataset.size_bytes",
         )
-    if dataset.sha256 is not None and dataset.sha256.removeprefix("sha256:") != digest.removeprefix("sha256:"):
-        raise DatasetRefused(
-            f"{dataset.path} has {digest}, the manifest says {dataset.sha256}; it is another version of the data: "
-            "restore the right one or correct the manifest",
-            "dataset.sha256",
-        )
-    if dataset.splits.validation_path is None:
+    _compare(dataset.path, digest, dataset.sha256, "dataset.sha256")
+    digests = [digest]
+    for index, source in enumerate(dataset.sources):
+        path = paths.resolve(dataset_root, source.path, f"dataset.sources[{index}].path")
+        other, _ = path_digest(path, source.path)
+        _compare(source.path, other, source.sha256, f"dataset.sources[{index}].sha256")
+        digests.append(other)
+    if dataset.splits.validation_path is not None:
+        path = paths.resolve(dataset_root, dataset.splits.validation_path, "dataset.splits.validation_path")
+        digests.append(path_digest(path, dataset.splits.validation_path)[0])
+    if len(digests) == 1:
         return digest
-    held_out = paths.resolve(dataset_root, dataset.splits.validation_path, "dataset.splits.validation_path")
-    other, _ = path_digest(held_out, dataset.splits.validation_path)
-    return "sha256:" + hashlib.sha256(f"{digest}\n{other}\n".encode()).hexdigest()
+    return "sha256:" + hashlib.sha256("".join(f"{one}\n" for one in digests).encode()).hexdigest()
+
+
+def _compare(shown: str, found: str, said: str | None, field: str) -> None:
+    if said is not None and said.removeprefix("sha256:") != found.removeprefix("sha256:"):
+        raise DatasetRefused(
+            f"{shown} has {found}, the manifest says {said}; it is another version of the data: restore the right one "
+            "or correct the manifest",
+            field,
+        )

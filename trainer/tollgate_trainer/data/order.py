@@ -22,11 +22,36 @@ def permutation(samples: int, seed: int, epoch: int) -> Indices:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch]))).permutation(samples)
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A source's part of an epoch: `count` of its samples, which are the numbers first..first + size - 1."""
+
+    first: int
+    size: int
+    count: int
+
+
+def drawn(share: Share, seed: int, epoch: int, source: int) -> Indices:
+    """The sample numbers that a source gives to an epoch, shape [share.count].
+
+    The source's samples are dealt like a pack of cards: each once in an order of chance, then all again in another, and
+    so on, and an epoch takes the next `count`. So no sample is used n + 1 times before all were used n times, also
+    where half of them make an epoch.
+    """
+    begin = epoch * share.count
+    packs = range(begin // share.size, (begin + share.count - 1) // share.size + 1)
+    sequences = (np.random.SeedSequence([seed, pack, source + 1]) for pack in packs)
+    dealt = np.concatenate([np.random.Generator(np.random.PCG64(one)).permutation(share.size) for one in sequences])
+    start = begin - packs.start * share.size
+    return np.asarray(dealt[start : start + share.count] + share.first, dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class Order:
     """The order for one topology.
 
     lengths: tokens per sample, shape [samples]; world, micro_batch, accumulation: processes, samples, micro-steps.
+    shares: how much of each source makes an epoch, by default all samples once.
     """
 
     lengths: Indices
@@ -34,12 +59,26 @@ class Order:
     world: int
     micro_batch: int
     accumulation: int
+    shares: tuple[Share, ...] = ()
     _sums: dict[int, Indices] = field(default_factory=dict, repr=False, compare=False)
+    _orders: dict[int, Indices] = field(default_factory=dict, repr=False, compare=False)
+    _totals: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def samples(self) -> int:
         """Samples per epoch."""
-        return len(self.lengths)
+        return sum(share.count for share in self.shares) if self.shares else len(self.lengths)
+
+    def of_epoch(self, epoch: int) -> Indices:
+        """The sample numbers of an epoch in their order, shape [samples]."""
+        if not self.shares:
+            return permutation(self.samples, self.seed, epoch)
+        if epoch not in self._orders:
+            if len(self._orders) > 1:
+                self._orders.pop(next(iter(self._orders)))
+            dealt = [drawn(share, self.seed, epoch, index) for index, share in enumerate(self.shares)]
+            self._orders[epoch] = np.concatenate(dealt)[permutation(self.samples, self.seed, epoch)]
+        return self._orders[epoch]
 
     @property
     def samples_per_step(self) -> int:
@@ -63,7 +102,7 @@ class Order:
         because a process without a batch would hang the others.
         """
         width = self.world * self.micro_batch
-        order = permutation(self.samples, self.seed, epoch)
+        order = self.of_epoch(epoch)
         group = order[micro_step * width : (micro_step + 1) * width]
         if len(group) == width:
             return [int(i) for i in group[rank * self.micro_batch : (rank + 1) * self.micro_batch]]
@@ -81,13 +120,21 @@ class Order:
     def tokens_until(self, step: int) -> int:
         """Tokens seen by all processes in steps 1..step (fill-ups of a last group are not counted twice)."""
         epochs, within = divmod(step, self.steps_per_epoch)
-        total = epochs * int(self.lengths.sum())
+        total = sum(self._tokens_of(epoch) for epoch in range(epochs)) if self.shares else epochs * self._tokens_of(0)
         if within:
             if epochs not in self._sums:
                 self._sums.clear()
-                self._sums[epochs] = np.cumsum(self.lengths[permutation(self.samples, self.seed, epochs)])
+                self._sums[epochs] = np.cumsum(self.lengths[self.of_epoch(epochs)])
             total += int(self._sums[epochs][min(within * self.samples_per_step, self.samples) - 1])
         return total
+
+    def _tokens_of(self, epoch: int) -> int:
+        """Tokens of a whole epoch. With shares another sample's turn comes in each."""
+        if not self.shares:
+            return int(self.lengths.sum())
+        if epoch not in self._totals:
+            self._totals[epoch] = int(self.lengths[self.of_epoch(epoch)].sum())
+        return self._totals[epoch]
 
     def samples_until(self, step: int) -> int:
         """Samples seen by all processes in steps 1..step."""
