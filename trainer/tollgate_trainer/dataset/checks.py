@@ -75,23 +75,32 @@ def repeated(part: str, documents: Sequence[Document]) -> Iterator[Finding]:
         )
 
 
-def too_long(part: str, sums: Sums, chat: bool, limit: int) -> Iterator[Finding]:
-    """What max_seq_length cuts off, and what the loss mask leaves."""
-    for message in warnings(sums, chat, limit):
-        severity = (
-            Severity.WARNING if sums.untaught < sums.documents and not (chat and sums.everything) else Severity.ERROR
-        )
-        yield Finding(severity, "loss", f"{part}: {message}", "`tollgate dataset preview` shows it.", sums.untaught)
-    if sums.cut_documents:
-        share = sums.cut_documents / sums.documents
+def too_long(part: str, documents: Sequence[Document], sums: Sums, limit: int) -> Iterator[Finding]:
+    """What max_seq_length cuts off, and what the loss mask leaves. sums: over `documents`."""
+    chat = any(document.messages for document in documents)
+    if not any(document.label is not None or document.question is not None for document in documents):
+        for message in warnings(sums, chat, limit):
+            grave = sums.untaught == sums.documents or (chat and sums.everything)
+            severity = Severity.ERROR if grave else Severity.WARNING
+            yield Finding(severity, "loss", f"{part}: {message}", "`tollgate dataset preview` shows it.", sums.untaught)
+    if not sums.cut_documents:
+        return
+    many = f"{sums.cut_documents:,} of {sums.documents:,} documents ({sums.cut_documents / sums.documents:.1%})"
+    if any(document.question is not None for document in documents):
         yield Finding(
-            Severity.WARNING,
+            Severity.NOTE,
             "length",
-            f"{part}: {sums.cut_documents:,} of {sums.documents:,} documents ({share:.1%}) are longer than "
-            f"max_seq_length {limit:,} and lose {sums.cut_tokens:,} tokens",
-            "Raise hyperparameters.max_seq_length, or split long documents; `tollgate dataset analyze` shows lengths.",
-            sums.cut_documents,
+            f"{part}: {many} are longer than max_seq_length {limit:,} and are read in several windows",
+            count=sums.cut_documents,
         )
+        return
+    yield Finding(
+        Severity.WARNING,
+        "length",
+        f"{part}: {many} are longer than max_seq_length {limit:,} and lose {sums.cut_tokens:,} tokens",
+        "Raise hyperparameters.max_seq_length, or split long documents; `tollgate dataset analyze` shows lengths.",
+        sums.cut_documents,
+    )
 
 
 def leaks(name: str, held_out: Sequence[Document], train: Sequence[Document], threshold: float) -> Iterator[Finding]:
@@ -166,7 +175,7 @@ def personal(part: str, documents: Sequence[Document], redacted: bool) -> Iterat
             "personal data",
             f"{part}: what looks like {_NAMES.get(kind, kind)}: {count:,}, in {carriers[kind]:,} of {len(documents):,} "
             "documents" + ("; the run replaces it" if redacted else ""),
-            "" if redacted else "Remove it, or have it replaced: privacy_preservation_enabled: true.",
+            "" if redacted else "Remove it, or have it replaced: dataset.privacy_preservation_enabled: true.",
             count,
             tuple(examples[kind]),
         )

@@ -14,6 +14,7 @@ from tollgate_trainer.dataset import show, show_findings, show_lesson, validatin
 from tollgate_trainer.dataset.edge import JSON, TOKENIZER, DatasetError, counting, document, measured, reading
 from tollgate_trainer.dataset.leakage import THRESHOLD
 from tollgate_trainer.dataset.lesson import Sums, segments, spread, sums, warnings
+from tollgate_trainer.dataset.making import convert, sample, split
 from tollgate_trainer.dataset.measure import Measure, encoded, lengths
 from tollgate_trainer.dataset.show_lesson import Shown
 from tollgate_trainer.dataset.statistics import Statistics, statistics
@@ -172,3 +173,7 @@ def _document(source: str, unit: str, how: str, limit: int | None, figures: dict
         "maxSeqLength": limit,
         "parts": {name: document(each) for name, each in figures.items()},
     }
+
+
+for _command in (sample, split, convert):
+    dataset.add_command(_command)

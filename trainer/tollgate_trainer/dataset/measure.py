@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tollgate_trainer.data.document import Document
 from tollgate_trainer.dataset.subject import Given
-from tollgate_trainer.refusal import DatasetRefused, ModelRefused
+from tollgate_trainer.refusal import ModelRefused
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -83,23 +85,20 @@ def lengths(documents: Sequence[Document], measure: Measure) -> list[int]:
 
 
 def encoded(documents: Sequence[Document], tokenizer: PreTrainedTokenizerBase) -> Iterator[Sample]:
-    """Each document as the trainer encodes it, whole; of a span document the question and the text.
+    """Each document whole: as the trainer encodes it; one with a label or a question as its task's input.
 
-    Raises: DatasetRefused when the chat template refuses a conversation or marks no token as the assistant's.
+    A span document is question and text in one sequence, before it is laid into windows; no token of it carries loss.
+    Raises: DatasetRefused when the chat template refuses a conversation or the assistant's part can't be told.
     """
-    import jinja2
-
-    from tollgate_trainer.data.tokens import encode
+    from tollgate_trainer.data.tokens import IGNORED, Sample, encode
 
     for document in documents:
-        try:
-            yield encode(replace(document, text=_whole(document)) if document.question else document, tokenizer)
-        except jinja2.TemplateError as error:
-            raise DatasetRefused(
-                f"{document.origin}: the chat template refuses this conversation: {error}; correct its turns, or "
-                "remove it",
-                "dataset.path",
-            ) from error
+        if document.question is None and document.label is None:
+            yield encode(document, tokenizer)
+            continue
+        texts = (document.text,) if document.question is None else (document.question, document.text)
+        ids = np.asarray(tokenizer(*texts, verbose=False)["input_ids"], dtype=np.int64)
+        yield Sample(ids, np.full_like(ids, IGNORED))
 
 
 def _whole(document: Document) -> str:

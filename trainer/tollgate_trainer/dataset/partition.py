@@ -28,9 +28,9 @@ def partition(
     """The places of each split, in the order of the file; a split that was not asked for is absent.
 
     Documents of one group, and documents of one normalised text, stay together, also through each other: a text that
-    two groups share joins them. What stays together is placed by the smallest of its documents' keys (`split_key`, with
-    which the trainer splits too: without a test split, groups that share texts and a seed, the result is the trainer's).
-    A split that was asked for gets at least one.
+    two groups share joins them. What stays together is placed by its documents' keys (`split_key`, with which the
+    trainer splits too: without a test split, a seed, and groups that share texts, the result is the trainer's). A split
+    that was asked for gets at least one.
 
     Args: validation, test: shares of what stays together, in [0, 1); seed: another choice for each.
     Raises: DatasetRefused when a split would be empty.
@@ -44,9 +44,10 @@ def partition(
             f"stay together), too few for {len(wanted) + 1} splits; add documents or ask for fewer splits"
         )
     sides: dict[str, list[list[int]]] = {TRAIN: [], VALIDATION: [], TEST: []}
+    first, second = int(validation * 2**64), int((validation + test) * 2**64)
     for key, places in keyed:
-        position = int(key[:16], 16) / 2**64
-        side = VALIDATION if position < validation else TEST if position < validation + test else TRAIN
+        position = int(key[:16], 16)
+        side = VALIDATION if position < first else TEST if position < second else TRAIN
         sides[side].append(places)
     for name in wanted:
         if not sides[name]:
@@ -82,8 +83,10 @@ def together(documents: Sequence[Document]) -> list[list[int]]:
 
 
 def _key(documents: Sequence[Document], places: Sequence[int], seed: int | None) -> str:
-    key = min(documents[place].split_key for place in places)
-    return key if seed is None else hashlib.sha256(f"{seed}\0{key}".encode()).hexdigest()
+    keys = sorted({documents[place].split_key for place in places})
+    if len(keys) == 1 and seed is None:
+        return keys[0]
+    return hashlib.sha256("\0".join(["" if seed is None else str(seed), *keys]).encode()).hexdigest()
 
 
 def crossings(files: Sequence[tuple[str, Sequence[Document]]]) -> list[Crossing]:

@@ -10,10 +10,12 @@ from typing import Any
 
 from tollgate.manifest import paths
 from tollgate.manifest.loader import load_document, load_file
+from tollgate.manifest.sections import Dataset
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate_trainer.data import load_documents
 from tollgate_trainer.data.document import Document
 from tollgate_trainer.data.documents import SUFFIXES, Form, files_of
+from tollgate_trainer.data.formats import TABLES
 from tollgate_trainer.data.records import records
 from tollgate_trainer.refusal import DatasetRefused
 
@@ -41,11 +43,6 @@ class Given:
     def path_of(self, relative: str, field: str) -> Path:
         """The absolute path of a file that the manifest names. Raises: ManifestError when it leaves its root."""
         return paths.resolve(self.root, relative, field)
-
-    @property
-    def validation_path(self) -> str | None:
-        """The held-out documents' own file, if there is one."""
-        return self.manifest.dataset.splits.validation_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +78,11 @@ def given(file: Path, dataset: Mapping[str, Any], dataset_root: Path | None = No
 
 
 def around(file: Path, shown: str, fields: Mapping[str, Any]) -> Given:
-    """A manifest around a data file, with nothing held out. Raises: ManifestError."""
-    document: dict[str, Any] = {
-        "name": "data",
-        "dataset": {"path": file.name, "splits": {"validation": 0}, **fields},
-    }
-    return Given(shown, load_document(document, shown).manifest, file.parent, own=False)
+    """A manifest around a data file, with nothing held out and the task that its format is for."""
+    plain = load_document({"name": DATA, "dataset": {"path": DATA}}, shown).manifest
+    dataset = Dataset.model_validate({"path": file.name, "splits": {"validation": 0}, **fields})
+    task = dataset.format if dataset.format in TABLES else plain.task
+    return Given(shown, plain.model_copy(update={"dataset": dataset, "task": task}), file.parent, own=False)
 
 
 def guessed_format(file: Path, fields: Mapping[str, Any]) -> str:
@@ -126,25 +122,6 @@ def parts(subject: Given) -> tuple[Part, ...]:
     """The documents as the trainer would split them. Raises: DatasetRefused, ManifestError."""
     documents = load_documents(subject.manifest, subject.root)
     if not subject.own:
-        return (Part(DATA, documents.train),)
-    found = (Part(TRAIN, documents.train), Part(VALIDATION, documents.validation))
+        return (Part(DATA, tuple(documents.train)),)
+    found = (Part(TRAIN, tuple(documents.train)), Part(VALIDATION, documents.validation))
     return tuple(part for part in found if part.documents)
-
-
-def documents_of(subject: Given, relative: str, field: str) -> tuple[Document, ...]:
-    """All documents of one file of the manifest, nothing split off and no digest checked.
-
-    Raises: DatasetRefused, ManifestError.
-    """
-    paths.resolve(subject.root, relative, field)
-    old = subject.manifest.dataset
-    dataset = old.model_copy(
-        update={
-            "path": relative,
-            "sha256": None,
-            "size_bytes": None,
-            "splits": old.splits.model_copy(update={"validation": 0.0, "validation_path": None}),
-        }
-    )
-    alone = subject.manifest.model_copy(update={"dataset": dataset})
-    return load_documents(alone, subject.root).train

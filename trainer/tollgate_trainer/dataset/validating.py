@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tollgate_trainer.data.digest import checked_digest
 from tollgate_trainer.data.document import Document
-from tollgate_trainer.data.documents import Form
+from tollgate_trainer.data.sources import Source, form_of, held_out_source, name_of, sources_of
 from tollgate_trainer.data.split import split
-from tollgate_trainer.data.splits import form_of
 from tollgate_trainer.dataset import checks
 from tollgate_trainer.dataset.checks import Finding, Severity
 from tollgate_trainer.dataset.inspection import inspect
@@ -71,7 +70,7 @@ def validate(
     if lengths := _lengths(subject, parts, measure_of):
         found += lengths[0]
         checked.append(lengths[1])
-    redacted = bool(getattr(subject.manifest, "privacy_preservation_enabled", False))
+    redacted = subject.manifest.dataset.privacy_preservation_enabled
     for name, documents in parts:
         found += checks.personal(name, documents, redacted)
     checked.append("personal data with a form (e-mail, phone, card, IBAN; no names)")
@@ -79,37 +78,43 @@ def validate(
 
 
 def _read(subject: Given, against: Sequence[Path]) -> tuple[list[Part], list[Finding]]:
-    dataset, form = subject.manifest.dataset, form_of(subject.manifest)
     found: list[Finding] = []
     if subject.own:
         try:
             checked_digest(subject.manifest, subject.root)
         except DatasetRefused as error:
-            if error.field not in ("dataset.size_bytes", "dataset.sha256"):
+            if "sha256" not in str(error.field) and "size_bytes" not in str(error.field):
                 raise
             found.append(Finding(Severity.ERROR, "digest", str(error)))
     main = TRAIN if subject.own or against else DATA
-    documents = _part(subject.path_of(dataset.path, "dataset.path"), form, dataset.path, main, found)
+    documents = _part(sources_of(subject.manifest, subject.root), main, found)
     parts: list[Part] = [(main, documents)]
-    if subject.validation_path is not None:
-        path = subject.path_of(subject.validation_path, "dataset.splits.validation_path")
-        parts.append((VALIDATION, _part(path, form, subject.validation_path, VALIDATION, found)))
+    apart = held_out_source(subject.manifest, subject.root)
+    if apart is not None:
+        parts.append((VALIDATION, _part([apart], VALIDATION, found)))
     elif subject.own and documents:
         try:
-            train, held_out = split(documents, dataset.splits.validation)
+            train, held_out = split(documents, subject.manifest.dataset.splits.validation)
             parts = [(main, train), (VALIDATION, held_out)]
         except DatasetRefused as error:
             found.append(Finding(Severity.ERROR, "split", str(error)))
-    parts += [(str(other), _part(other, form, str(other), str(other), found)) for other in against]
+    form = form_of(subject.manifest)
+    for other in against:
+        source = Source(name_of(str(other)), other, str(other), form)
+        parts.append((str(other), _part([source], str(other), found)))
     return [(name, each) for name, each in parts if each], found
 
 
-def _part(path: Path, form: Form, shown: str, name: str, found: list[Finding]) -> list[Document]:
-    inspected = inspect(path, form, shown)
-    found += checks.unreadable(name, inspected.problems, inspected.stopped)
-    if not inspected.documents and not inspected.problems:
-        found.append(Finding(Severity.ERROR, "records", f"{name}: {shown} holds no document", "Name another file."))
-    return list(inspected.documents)
+def _part(sources: Sequence[Source], name: str, found: list[Finding]) -> list[Document]:
+    documents: list[Document] = []
+    for source in sources:
+        inspected = inspect(source.path, source.form, source.shown)
+        found += checks.unreadable(name, inspected.problems, inspected.stopped)
+        if not inspected.documents and not inspected.problems:
+            message = f"{name}: {source.shown} holds no document"
+            found.append(Finding(Severity.ERROR, "records", message, "Name another file."))
+        documents += [replace(document, source=source.name) for document in inspected.documents]
+    return documents
 
 
 def _lengths(
@@ -124,9 +129,10 @@ def _lengths(
         return None
     found: list[Finding] = []
     for name, documents in parts:
-        chat = any(document.messages for document in documents)
         try:
-            found += checks.too_long(name, sums(documents, encoded(documents, measure.tokenizer), limit), chat, limit)
+            found += checks.too_long(
+                name, documents, sums(documents, encoded(documents, measure.tokenizer), limit), limit
+            )
         except DatasetRefused as error:
             found.append(Finding(Severity.ERROR, "template", f"{name}: {error}"))
     return found, f"lengths against max_seq_length {limit:,}"
