@@ -14,6 +14,7 @@ from tollgate.manifest.loader import LoadedManifest, load_file
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.manifest.writing import EXAMPLE, to_yaml
 from tollgate_cli.errors import UserError
+from tollgate_cli.importing import import_
 
 FILE = click.argument("file", type=click.Path(path_type=Path))
 OUTPUT = click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to answer.")
@@ -88,6 +89,9 @@ def complete(loaded: LoadedManifest) -> dict[str, Any]:
     if document["adapter"]["type"] == "none":
         document["adapter"] = {"type": "none"}
     return document
+
+
+manifest.add_command(import_)
 
 
 @manifest.command()

@@ -1,0 +1,1 @@
+"""Configurations that people bring from elsewhere -> a manifest, with nothing dropped silently. Pure."""

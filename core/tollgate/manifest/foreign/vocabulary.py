@@ -1,0 +1,57 @@
+"""Words for optimizers, schedules, tasks and the like -> the manifest's."""
+
+from __future__ import annotations
+
+from tollgate.manifest.foreign.conversions import Cannot
+
+ADAMW = {
+    **dict.fromkeys(
+        ("adamw", "adamw_torch", "adamw_hf", "adamw_torch_fused", "fusedadam", "adamw_apex_fused"), "adamw"
+    ),
+    "adam": Cannot("Adam without decoupled weight decay is not offered; adamw is"),
+}
+SCHEDULES = {
+    "linear": "linear",
+    "linearlr": "linear",
+    "get_linear_schedule_with_warmup": "linear",
+    "cosine": "cosine",
+    "cosineannealinglr": "cosine",
+    "get_cosine_schedule_with_warmup": "cosine",
+    "cosine_with_warmup": "cosine",
+    "linear_with_warmup": "linear",
+    "constant": "constant",
+    "constantlr": "constant",
+    "constant_with_warmup": "constant",
+    "get_constant_schedule_with_warmup": "constant",
+}
+TASKS = {
+    **dict.fromkeys(("causal_lm", "causal-lm", "clm", "text-generation", "sft", "language_modeling"), "causal-lm"),
+    **dict.fromkeys(("classification", "seq_cls", "sequence_classification", "text-classification"), "classification"),
+    **dict.fromkeys(("span", "qa", "question_answering", "question-answering", "question_ans"), "span"),
+    "joint": "joint",
+}
+PROFILES = {
+    **dict.fromkeys(("fast", "speed", "throughput"), "fast"),
+    **dict.fromkeys(("balanced", "default"), "balanced"),
+    **dict.fromkeys(("quality", "accuracy", "best"), "quality"),
+    **dict.fromkeys(("memory_efficient", "memory-efficient", "memory", "low_memory"), "memory_efficient"),
+    "none": "none",
+}
+ADAPTERS = {
+    "lora": "lora",
+    "none": "none",
+    "full": "none",
+    "moe-lora": "moe-lora",
+    "moe_lora": "moe-lora",
+    "true": "lora",
+    "false": "none",
+    "qlora": Cannot("QLoRA is two fields here: adapter.type lora and model.quantization nf4"),
+}
+FORMATS = {
+    **dict.fromkeys(("auto", "json", "jsonl", "csv", "parquet", "txt"), "auto"),
+    **dict.fromkeys(("chat", "messages", "chatml", "openai"), "chat"),
+    **dict.fromkeys(("conversations", "sharegpt"), "conversations"),
+    **dict.fromkeys(("prompt_completion", "completion", "instruction"), "prompt_completion"),
+    **{name: name for name in ("text", "classification", "span", "joint")},
+}
+FLAGS = {"true": True, "false": Cannot("off, as it is without it", harmless=True)}
