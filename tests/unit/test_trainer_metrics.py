@@ -38,7 +38,8 @@ def test_what_is_known_is_exposed_and_what_is_unknown_has_no_series() -> None:
 
 
 def test_every_series_of_the_contract_is_there_once_training_runs() -> None:
-    progress = Progress(9, 1, 0.5, 2.0, 2.1, 1e-3, 0.7, 10, 4, 5, 1000.0)
+    progress = Progress(9, 1, 0.5, 2.0, 2.1, 1e-3, 0.7, 10, 4, 5, 1000.0, (9.0, 8.0, 10.0), 2000.0)
+    progress.routing_entropy, progress.expert_usage = 0.9, {"q_proj": (0.25, 0.75)}
     names = {line.split("{")[0].split(" ")[0] for line in exposition(progress).splitlines() if line[0] != "#"}
     assert names == {str(metric) for metric in TrainMetric}
 

@@ -17,7 +17,7 @@ from tollgate_trainer.data.tokens import IGNORED, encode, tokenise
 from tollgate_trainer.models import ModelInfo, load_finished
 from tollgate_trainer.models import tokenizer as tokenizers
 from tollgate_trainer.models.build import build, config_from
-from tollgate_trainer.models.finished import save
+from tollgate_trainer.models.finished import OnBase, save
 from tollgate_trainer.models.source import Source, model_source
 from tollgate_trainer.refusal import DatasetRefused, ModelRefused
 from trainer_fixtures import TINY_LLAMA, WORDS, manifest
@@ -186,8 +186,10 @@ def finished(root: Path, tokenizer: Any, base: Path | None = None, **changes: An
     for name, parameter in built.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)  # a trained adapter changes something
-    source = built.source if built.base_digest is not None else None
-    digest = save(built.model, tokenizer, root, 1, RECORD, source, asked.model.base, built.base_digest)
+    base_of = None
+    if built.base_digest is not None:
+        base_of = OnBase(built.source, asked.model.base, built.base_digest, asked.model.quantization)
+    digest = save(built.model, tokenizer, root, 1, RECORD, base_of)
     return built.model, digest
 
 

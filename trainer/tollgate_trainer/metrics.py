@@ -17,7 +17,10 @@ from tollgate.contract import TrainMetric
 
 @dataclass(slots=True)
 class Progress:
-    """Where the training is. Numbers that are not known yet are None and have no series; instants are epoch seconds."""
+    """Where the training is. Numbers that are not known yet are None and have no series; instants are epoch seconds.
+
+    remaining: seconds until training is done: expected, and the ends of a 90 % interval.
+    """
 
     total_steps: int | None = None
     step: int | None = None
@@ -30,7 +33,11 @@ class Progress:
     samples: int | None = None
     checkpoint_step: int | None = None
     checkpoint_at: float | None = None
+    remaining: tuple[float, float, float] | None = None
+    completion_at: float | None = None
     last_progress_at: float = field(default_factory=time.time)
+    routing_entropy: float | None = None
+    expert_usage: dict[str, tuple[float, ...]] | None = None
 
     def touch(self) -> None:
         """Something moved: a step, a batch of an evaluation, a save, a load."""
@@ -57,21 +64,43 @@ class TrainingCollector(Collector):
             (TrainMetric.EPOCH, "Epochs done.", p.epoch),
             (TrainMetric.CHECKPOINT_STEP, "Step of the newest committed checkpoint.", p.checkpoint_step),
             (TrainMetric.CHECKPOINT_TIME, "When it was committed.", p.checkpoint_at),
+            (TrainMetric.COMPLETION, "When training is expected to be done.", p.completion_at),
             (TrainMetric.LAST_PROGRESS, "When anything last moved.", p.last_progress_at),
+            (TrainMetric.ROUTING_ENTROPY, "Entropy of the routers over ln E, mean over layers.", p.routing_entropy),
         ]
         for name, text, value in gauges:
             if value is not None and not math.isnan(value):
                 yield GaugeMetricFamily(name, text, value=value)
+        if p.expert_usage is not None:
+            usage = GaugeMetricFamily(
+                TrainMetric.EXPERT_USAGE,
+                "Mean gate mass of an expert; sums to 1 in a layer.",
+                labels=["layer", "expert"],
+            )
+            for layer, masses in p.expert_usage.items():
+                for expert, mass in enumerate(masses):
+                    usage.add_metric([layer, str(expert)], mass)
+            yield usage
         for counter, text, count in (
             (TrainMetric.TOKENS, "Tokens trained on, without padding, over all attempts.", p.tokens),
             (TrainMetric.SAMPLES, "Samples trained on, over all attempts.", p.samples),
         ):
             if count is not None:
                 yield CounterMetricFamily(counter, text, value=count)
+        yield from _remaining(p.remaining)
         family = CounterMetricFamily(TrainMetric.GOODPUT, "Seconds of this attempt by state.", labels=["category"])
         for state, seconds in self._goodput().items():
             family.add_metric([str(state)], seconds)
         yield family
+
+
+def _remaining(seconds: tuple[float, float, float] | None) -> Iterator[Metric]:
+    if seconds is None:
+        return
+    left = GaugeMetricFamily(TrainMetric.REMAINING, "Seconds until training is expected to be done.", labels=["bound"])
+    for bound, value in zip(("expected", "low", "high"), seconds, strict=True):
+        left.add_metric([bound], value)
+    yield left
 
 
 def serve(collector: TrainingCollector, address: tuple[str, int]) -> Callable[[], None]:

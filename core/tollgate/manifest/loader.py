@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tollgate.contract import API_VERSION, MAX_MANIFEST_BYTES
-from tollgate.manifest import canonical, feeding, overrides, paths, short_forms, support
+from tollgate.manifest import adapting, canonical, feeding, overrides, paths, short_forms, support
 from tollgate.manifest.errors import ABSENT, ManifestError, Problem, field_name
 from tollgate.manifest.normal import normalise
 from tollgate.manifest.overrides import Change, Override
@@ -245,7 +245,12 @@ def _model(document: dict[str, Any], source: str, lines: dict[FieldPath, int]) -
     if problems:
         raise ManifestError(source, _at_lines(problems, lines))
     manifest = TrainingManifest.model_validate(long)
-    problems = [*support.unsupported(manifest), *feeding.problems(manifest), *_stray_paths(manifest)]
+    problems = [
+        *support.unsupported(manifest),
+        *adapting.problems(manifest),
+        *feeding.problems(manifest),
+        *_stray_paths(manifest),
+    ]
     if problems:
         raise ManifestError(source, _at_lines(problems, lines))
     return manifest

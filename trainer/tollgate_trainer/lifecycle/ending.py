@@ -10,7 +10,7 @@ from tollgate_trainer.lifecycle.goodput import State, rounded
 from tollgate_trainer.lifecycle.loop import TrainingLoop
 from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.models.build import Built
-from tollgate_trainer.models.finished import COMPLETED, save
+from tollgate_trainer.models.finished import COMPLETED, OnBase, save
 from tollgate_trainer.models.source import Source
 
 
@@ -53,9 +53,7 @@ def finish(loop: TrainingLoop, built: Built, tokenizer: Any, source: Source, exh
             session.attempt.output_root,
             session.attempt.number,
             record,
-            source if built.base_digest is not None else None,
-            session.loaded.manifest.model.base,
-            built.base_digest,
+            _base(built, session),
         )
         loop.checkpoints.close()
         model = ModelRef(path=Files.MODEL, digest=digest)
@@ -63,6 +61,14 @@ def finish(loop: TrainingLoop, built: Built, tokenizer: Any, source: Source, exh
     session.goodput.switch(State.STOP)
     session.say("end", step=step, total_steps=plan.total_steps, model=model.digest, chosen_step=chosen, metrics=metrics)
     return words(session, Outcome.COMPLETED, COMPLETED, model, metrics)
+
+
+def _base(built: Built, session: Session) -> OnBase | None:
+    """What the trained adapter belongs to, None where all weights were trained."""
+    if built.base_digest is None:
+        return None
+    asked = session.loaded.manifest.model
+    return OnBase(built.source, asked.base, built.base_digest, asked.quantization)
 
 
 def words(

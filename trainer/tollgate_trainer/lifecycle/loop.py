@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.lifecycle.sharding import Sharding, make_whole
 from tollgate_trainer.lifecycle.state import Mode
 from tollgate_trainer.lifecycle.stop import StopCode
+from tollgate_trainer.models.moe_lora.model import MoeLoraModel
 from tollgate_trainer.tasks.protocol import Task
 from tollgate_trainer.tasks.samples import SampleSet
 
@@ -90,6 +91,7 @@ class TrainingLoop(Trainer):
         self.step_loss: list[torch.Tensor] = []
         self.last_grad_norm = math.nan
         self._rotate = rotate
+        self.routing = model.routing if isinstance(model, MoeLoraModel) else None
 
     # --- data -------------------------------------------------------------------------------------------------------
 
@@ -134,11 +136,18 @@ class TrainingLoop(Trainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """No key-value cache in training."""
-        return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
+        loss = super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
+        if self.routing is None:
+            return loss
+        divided = self.model_accepts_loss_kwargs and kwargs.get("num_items_in_batch") is not None
+        return self.routing.balanced(loss, 1 / self.current_gradient_accumulation_steps if divided else 1.0)
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Forward and backward of one micro-batch; the loss is kept for this step's checks."""
-        loss = super().training_step(*args, **kwargs)
+        mask = inputs.get("attention_mask")
+        # Until backward is over: gradient checkpointing routes the same tokens once more there.
+        with self.routing.step(mask, self.args.device) if self.routing is not None else nullcontext():
+            loss = super().training_step(model, inputs, *args, **kwargs)
         self.step_loss.append(loss)
         return loss
 
@@ -310,8 +319,15 @@ class TrainingLoop(Trainer):
             torch.save(schedule.state_dict(), Path(output_dir) / "scheduler.pt")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Weights, by whoever holds them."""
-        if not self.sharding.load_weights(self, Path(resume_from_checkpoint)):
+        """Shards are loaded by who holds them; a mixture of experts has files of its own, so that nobody takes it for a
+        LoRA; the library knows the others.
+        """
+        if self.sharding.load_weights(self, Path(resume_from_checkpoint)):
+            return
+        target = self.accelerator.unwrap_model(self.model if model is None else model)
+        if isinstance(target, MoeLoraModel):
+            target.load_weights(Path(resume_from_checkpoint))
+        else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:

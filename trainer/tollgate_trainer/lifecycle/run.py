@@ -16,6 +16,7 @@ from tollgate_trainer.lifecycle.arguments import plan_for, topology, training_ar
 from tollgate_trainer.lifecycle.batching import Batching, batching
 from tollgate_trainer.lifecycle.checkpoints import Checkpoints, Found, Identity, committed, newest_valid
 from tollgate_trainer.lifecycle.ending import finish, stopped
+from tollgate_trainer.lifecycle.experts import ExpertsLog
 from tollgate_trainer.lifecycle.goodput import State, without_lost_steps
 from tollgate_trainer.lifecycle.heartbeat import Beat
 from tollgate_trainer.lifecycle.loop import Plan, TrainingLoop
@@ -232,6 +233,8 @@ class Run:
         loop.remove_callback(PrinterCallback)  # the events say it
         step_end = StepEnd(loop, lambda: session.goodput.switch(State.STEP))
         loop.add_callback(step_end)
+        if loop.routing is not None:
+            loop.add_callback(ExpertsLog(loop.routing, session))
         if session.attempt.profile:
             done = resumed.commit.step if resumed is not None else 0
             loop.add_callback(StepProfile(session, plan.total_steps - done, self.device))

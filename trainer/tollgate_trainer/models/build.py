@@ -1,15 +1,15 @@
-"""The model to train: made from a config with seeded weights, or loaded; with LoRA where the manifest asks for it."""
+"""The model to train: made from a config with seeded weights, or loaded; with the adapter that is asked for."""
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tollgate.manifest.training_manifest import TrainingManifest
-from tollgate_trainer.models.digest import digest_of, inventory
+from tollgate_trainer.models.adapted import with_adapter
+from tollgate_trainer.models.base import base_digest, load_base, resolved
 from tollgate_trainer.models.source import Source, model_source
 from tollgate_trainer.refusal import ManifestRefused, ModelRefused
 
@@ -23,7 +23,11 @@ Precision = str
 
 @dataclass(frozen=True)
 class Built:
-    """A model ready for training. base_digest: of what LoRA was put on, None without an adapter."""
+    """A model ready for training.
+
+    source: where its weights come from, a hub's with the exact commit; base_digest: of what an adapter was put on, None
+    without one.
+    """
 
     model: PreTrainedModel
     source: Source
@@ -49,7 +53,10 @@ def precision_for(manifest: TrainingManifest, cuda: bool) -> Precision:
 
 
 def build(
-    manifest: TrainingManifest, dataset_root: Path, tokenizer: PreTrainedTokenizerBase, device: torch.device
+    manifest: TrainingManifest,
+    dataset_root: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
 ) -> Built:
     """Make or load the model, seeded by `reproducibility.seed`, on the CPU; every process makes the same one.
 
@@ -65,7 +72,9 @@ def build(
     else:
         # Frozen weights need no fp32 master copy; trained ones do.
         halved = precision == "bf16" and manifest.adapter.type != "none" and device.type == "cuda"
-        model = _from_folder(source, torch.bfloat16 if halved else torch.float32)
+        dtype = torch.bfloat16 if halved else torch.float32
+        model = load_base(source, dtype, manifest.model.quantization, device)
+        source = resolved(source, model)
     embeddings: Any = model.get_input_embeddings()
     rows = int(embeddings.weight.shape[0])
     if len(tokenizer) > rows:
@@ -74,16 +83,16 @@ def build(
             "tokenizer, or a larger vocab_size",
             "model.tokenizer",
         )
-    base_digest = None
-    if manifest.adapter.type == "lora":
-        base_digest = _weights_digest(model) if source.folder is None else digest_of(inventory(source.folder))
-        model = _with_lora(model, manifest)
-    if manifest.hyperparameters.gradient_checkpointing and manifest.adapter.type == "lora":
-        prepare: Any = model.enable_input_require_grads
-        prepare()
+    digest = None
+    if manifest.adapter.type != "none":
+        digest = base_digest(source, model)
+        model = with_adapter(model, manifest.adapter)
+        if manifest.hyperparameters.gradient_checkpointing:
+            prepare: Any = model.enable_input_require_grads  # the first checkpointed layer's input is frozen otherwise
+            prepare()
     parameters = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return Built(model, source, precision, base_digest, parameters, trainable)
+    return Built(model, source, precision, digest, parameters, trainable)
 
 
 def _from_config(given: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -132,61 +141,3 @@ def config_from(given: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Pr
     except Exception as error:  # transformers validates with its own, private error types
         raise ModelRefused(f"this is not a valid {model_type} config: {error}", "model.config") from error
     return config
-
-
-def _from_folder(source: Source, dtype: torch.dtype) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM
-
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            source.name,
-            revision=source.revision or "main",
-            dtype=dtype,
-            local_files_only=source.offline,
-            trust_remote_code=False,
-        )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ModelRefused(
-            f"no causal language model could be loaded from {source.name}: {error}", "model.base"
-        ) from error
-    return model
-
-
-def _with_lora(model: PreTrainedModel, manifest: TrainingManifest) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    adapter = manifest.adapter
-    make: Any = LoraConfig  # its alpha is typed as int, but any number will do
-    config = make(
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,
-        lora_dropout=adapter.dropout,
-        target_modules=adapter.target_modules or "all-linear",
-        use_rslora=adapter.rslora,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        linear = sorted({name.rsplit(".", 1)[-1] for name, part in model.named_modules() if _is_linear(part)})
-        raise ModelRefused(
-            f"LoRA cannot be put on {adapter.target_modules}: {error}. Linear layers of this model: "
-            f"{', '.join(linear)}",
-            "adapter.target_modules",
-        ) from error
-
-
-def _is_linear(module: object) -> bool:
-    import torch
-
-    return isinstance(module, torch.nn.Linear)
-
-
-def _weights_digest(model: PreTrainedModel) -> str:
-    """Digest over the names and bytes of all weights, for a base that lies in no file."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        total.update(name.encode() + b"\0")
-        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return "sha256:" + total.hexdigest()

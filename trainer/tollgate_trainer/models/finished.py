@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from tollgate.contract import Files
 from tollgate_trainer import durable
+from tollgate_trainer.models.base import base_digest, hub_digest, load_base
 from tollgate_trainer.models.digest import FileEntry, digest_of, entries_from, inventory, mismatch
+from tollgate_trainer.models.moe_lora.config import CONFIG_FILE as MOE_LORA
+from tollgate_trainer.models.quantised import Quantisation
 from tollgate_trainer.models.source import Source
 from tollgate_trainer.refusal import ModelRefused
 
@@ -22,7 +25,25 @@ COMPLETED = "Completed"
 """The reason of an attempt whose model is finished."""
 
 BASE_FILE = "base.json"
-"""Beside an adapter: the base's folder as the manifest names it, where it was, and its digest."""
+"""Beside an adapter: the base's folder as the manifest names it, where it was, its digest, and how it is quantised."""
+OWN_BASE = "base"
+"""Folder inside the model for a base that lies nowhere else, where it cannot be merged with its adapter."""
+PLAIN_ADAPTER = "adapter_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class OnBase:
+    """What an adapter was trained on: `name` as the manifest has it, None for weights that lie in no file."""
+
+    source: Source
+    name: str | None
+    digest: str
+    quantisation: Quantisation = "none"
+
+    @property
+    def lies_in_no_file(self) -> bool:
+        """Made from a config and a seed."""
+        return self.source.folder is None and self.source.hub_id is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +89,22 @@ def save(
     root: Path,
     attempt: int,
     record: dict[str, Any],
-    base: Source | None,
-    base_name: str | None,
-    base_digest: str | None,
+    base: OnBase | None = None,
 ) -> str:
     """Write `model/` below the output root in one rename and return the model's digest; one process only.
 
-    An adapter on a saved base is stored as adapter plus a reference to its base; an adapter on weights that lie in no
-    file is merged, so that the folder stands by itself.
-    Args: record: manifest_digest, dataset_digest and whatever else is to be known about the training; base: where
-    an adapter's base lies, None without an adapter.
+    An adapter on a saved base is stored as adapter plus a reference to its base. One on weights that lie in no file is
+    merged, or, where it cannot be, stored with them, so that the folder stands by itself.
+    Args: record: manifest_digest, dataset_digest and whatever else is to be known about the training; base: what an
+    adapter was trained on, None without an adapter.
     """
     staging = root / f".model-{attempt}"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    to_save: Any = model
-    if base is not None and base.folder is None and base.hub_id is None:
-        to_save = to_save.merge_and_unload()
-    elif base is not None:
-        reference = {"base": base_name, "found_at": base.name, "revision": base.revision, "digest": base_digest}
-        (staging / BASE_FILE).write_text(json.dumps(reference, indent=1) + "\n", encoding="utf-8")
-    to_save.save_pretrained(staging)
+    if base is None:
+        model.save_pretrained(staging)
+    else:
+        _save_adapter(model, base, staging)
     tokenizer.save_pretrained(staging)
     files = inventory(staging)
     digest = digest_of(files)
@@ -101,6 +117,26 @@ def save(
     os.rename(staging, target)
     durable.flush_folder(root)
     return digest
+
+
+def _save_adapter(model: Any, base: OnBase, staging: Path) -> None:
+    from tollgate_trainer.models.moe_lora.model import MoeLoraModel
+
+    reference = {
+        "base": base.name,
+        "found_at": None if base.lies_in_no_file else base.source.name,
+        "revision": base.source.revision,
+        "digest": base.digest,
+        "quantization": base.quantisation,
+    }
+    if base.lies_in_no_file and not isinstance(model, MoeLoraModel):
+        model.merge_and_unload().save_pretrained(staging)
+        return
+    model.save_pretrained(staging)
+    if base.lies_in_no_file:
+        model.bare().save_pretrained(staging / OWN_BASE)
+        reference |= {"base": OWN_BASE, "digest": digest_of(inventory(staging / OWN_BASE))}
+    (staging / BASE_FILE).write_text(json.dumps(reference, indent=1) + "\n", encoding="utf-8")
 
 
 def _flush(path: Path) -> None:
@@ -118,51 +154,61 @@ def load_finished(model_dir: Path, dataset_root: Path | None = None) -> tuple[Pr
     Raises: ModelRefused when the folder or the adapter's base is missing or not what was trained on.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     from tollgate_trainer.models import tokenizer as tokenizers
 
-    if not (model_dir / "config.json").is_file() and not (model_dir / "adapter_config.json").is_file():
+    kind = next((name for name in ("config.json", PLAIN_ADAPTER, MOE_LORA) if (model_dir / name).is_file()), None)
+    if kind is None:
         raise ModelRefused(f"{model_dir} holds no trained model")
     tokenizer = tokenizers.load(Source(folder=model_dir))
-    if not (model_dir / "adapter_config.json").is_file():
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            model_dir, dtype=torch.float32, local_files_only=True, trust_remote_code=False
-        )
-        return model.eval(), tokenizer
-    from peft import PeftModel
+    if kind == "config.json":
+        return load_base(Source(folder=model_dir), torch.float32).eval(), tokenizer
+    base = base_of(model_dir, dataset_root)
+    loaded = load_base(base.source, torch.float32, base.quantisation)
+    if base.digest.startswith("hub:") and base_digest(base.source, loaded) != base.digest:
+        raise ModelRefused(f"the base {base.source.hub_id} is not {base.digest}, which the adapter was trained on")
+    adapted: Any
+    if kind == MOE_LORA:
+        from tollgate_trainer.models.moe_lora.model import load_experts
 
-    base = _base_of(model_dir, dataset_root)
-    loaded = AutoModelForCausalLM.from_pretrained(
-        base.name,
-        revision=base.revision or "main",
-        dtype=torch.float32,
-        local_files_only=base.offline,
-        trust_remote_code=False,
-    )
-    adapted: Any = PeftModel.from_pretrained(loaded, str(model_dir))
+        adapted = load_experts(loaded, model_dir)
+    else:
+        from peft import PeftModel
+
+        adapted = PeftModel.from_pretrained(loaded, str(model_dir))
     return adapted.eval(), tokenizer
 
 
-def _base_of(model_dir: Path, dataset_root: Path | None) -> Source:
+def base_of(model_dir: Path, dataset_root: Path | None) -> OnBase:
+    """What the adapter in a folder was trained on, found and checked.
+
+    Raises: ModelRefused when it is nowhere, or another one stands in its place.
+    """
     path = model_dir / BASE_FILE
     try:
         reference = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        name, digest, revision = reference["base"], reference["digest"], reference["revision"]
+        quantisation: Quantisation = reference.get("quantization", "none")  # absent in what earlier versions saved
+        found_at = reference["found_at"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelRefused(f"{path}, which names the adapter's base, cannot be read: {error}", "model.base") from error
-    if reference["revision"] is not None:
-        return Source(hub_id=reference["base"], revision=reference["revision"])
-    places = [Path(reference["found_at"])]
-    if dataset_root is not None:
-        places.append(dataset_root / reference["base"])
+    if revision is not None and name != OWN_BASE:
+        source = Source(hub_id=name, revision=revision)
+        if digest.startswith("hub:") and digest != hub_digest(source):
+            raise ModelRefused(f"{path} names {hub_digest(source)}, but the adapter was trained on {digest}")
+        return OnBase(source, name, digest, quantisation)
+    if found_at is None:
+        places = [model_dir / OWN_BASE]
+    else:
+        places = [Path(found_at)] + ([dataset_root / name] if dataset_root is not None else [])
     for folder in places:
         if not folder.is_dir():
             continue
         found = digest_of(inventory(folder))
-        if found != reference["digest"]:
+        if found != digest:
             raise ModelRefused(
-                f"the base in {folder} has {found}, the adapter was trained on {reference['digest']}; restore that one",
+                f"the base in {folder} has {found}, the adapter was trained on {digest}; restore that one",
                 "model.base",
             )
-        return Source(folder=folder)
+        return OnBase(Source(folder=folder), name, digest, quantisation)
     raise ModelRefused(f"the adapter's base is in none of {', '.join(map(str, places))}; put it there", "model.base")

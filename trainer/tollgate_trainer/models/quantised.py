@@ -1,0 +1,46 @@
+"""Bases held in 8 or 4 bits by bitsandbytes, on CPUs and GPUs; an adapter is trained over them."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from typing import TYPE_CHECKING, Any, Literal
+
+from tollgate_trainer.refusal import ManifestRefused
+
+if TYPE_CHECKING:
+    import torch
+
+Quantisation = Literal["none", "int8", "nf4"]
+
+
+def loading(quantisation: Quantisation, compute: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """What `from_pretrained` is told beside the dtype; {} for a base that is not quantised.
+
+    Args: compute: in which 4-bit weights are multiplied; device: where the quantised weights are put, they cannot be
+    moved there later by the trainer.
+    Raises: ManifestRefused when bitsandbytes is not installed.
+    """
+    if quantisation == "none":
+        return {}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ManifestRefused(
+            f"{quantisation} needs bitsandbytes, which is not installed here; install tollgate with its extra `gpu`, "
+            "or write quantization: none",
+            "model.quantization",
+        )
+    from transformers import BitsAndBytesConfig
+
+    make: Any = BitsAndBytesConfig
+    # It says at every call that activations are cast; the losses of a quantised base are what they are.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    if quantisation == "int8":
+        config = make(load_in_8bit=True)
+    else:
+        config = make(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute,
+        )
+    return {"quantization_config": config, "device_map": {"": device}}
