@@ -15,33 +15,32 @@ QUARTILES = 4
 def draw(documents: Sequence[Document], count: int, seed: int) -> list[int]:
     """Places of `count` documents in the order of the file; all of them when there are no more.
 
-    Strata are (label, source, quartile of the length in characters). Each gets its share by largest remainders, so its
-    count is off by less than one; within one, documents are taken by a hash of seed and text, so the choice does not
-    depend on the file's order, and repeated texts are told apart by their number.
+    Each pair of label and source gets its share, and within it each quarter of the whole's lengths (in characters), by
+    largest remainders: the count of a pair is off by less than one. Within a quarter documents are taken by a hash of
+    seed and text, so the choice does not depend on the file's order; repeated texts are told apart by their number.
     Raises: ValueError when count is not positive.
     """
     if count < 1:
         raise ValueError(f"count is {count}, must be at least 1")
     if count >= len(documents):
         return list(range(len(documents)))
-    strata = stratified(documents)
-    quotas = apportioned([len(places) for places in strata], count)
     order = _order(documents, seed)
-    return sorted(
-        place
-        for places, quota in zip(strata, quotas, strict=True)
-        for place in sorted(places, key=order.__getitem__)[:quota]
-    )
+    pairs = strata(documents)
+    chosen: list[int] = []
+    for quarters, quota in zip(pairs, apportioned([sum(map(len, pair)) for pair in pairs], count), strict=True):
+        for places, seats in zip(quarters, apportioned([len(places) for places in quarters], quota), strict=True):
+            chosen += sorted(places, key=order.__getitem__)[:seats]
+    return sorted(chosen)
 
 
-def stratified(documents: Sequence[Document]) -> list[list[int]]:
-    """The places of each stratum; strata in a fixed order."""
+def strata(documents: Sequence[Document]) -> list[list[list[int]]]:
+    """The places of each quarter of each pair of label and source, in a fixed order."""
     edges = quartile_edges([len(document.text) for document in documents])
-    strata: dict[tuple[str, str, int], list[int]] = defaultdict(list)
+    pairs: dict[tuple[str, str], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for place, document in enumerate(documents):
         label = "" if document.label is None else f"={document.label}"
-        strata[label, document.source, bisect_left(edges, len(document.text))].append(place)
-    return [strata[key] for key in sorted(strata)]
+        pairs[label, document.source][bisect_left(edges, len(document.text))].append(place)
+    return [[pairs[key][quarter] for quarter in sorted(pairs[key])] for key in sorted(pairs)]
 
 
 def quartile_edges(lengths: Sequence[int]) -> list[int]:

@@ -14,7 +14,7 @@ from tollgate_trainer.data.digest import path_digest
 from tollgate_trainer.data.document import Document
 from tollgate_trainer.data.sources import form_of
 from tollgate_trainer.dataset import converting, partition, rows, show
-from tollgate_trainer.dataset.draw import draw, stratified
+from tollgate_trainer.dataset.draw import draw, strata
 from tollgate_trainer.dataset.edge import JSON, DatasetError, reading
 from tollgate_trainer.dataset.rows import Output, Table
 from tollgate_trainer.dataset.shapes import TARGETS
@@ -51,13 +51,13 @@ def sample(subject: Given, count: int, to: Path, seed: int, force: bool, form: s
     made = [row.document for row in chosen]
     rows.write([Output(to, rows.like(table, chosen, to.suffix), made)], form_of(subject.manifest), force)
     digest, size = path_digest(to, str(to))
-    strata = len(stratified(documents))
+    many = sum(map(len, strata(documents)))
     if form == "json":
-        answer = {"path": str(to), "documents": len(made), "of": len(documents), "strata": strata, "seed": seed}
+        answer = {"path": str(to), "documents": len(made), "of": len(documents), "strata": many, "seed": seed}
         click.echo(json.dumps({**answer, "sha256": digest, "sizeBytes": size}, indent=2))
         return 0
     console = Console()
-    show.line(console, f"{to}: {show.plural(len(made), 'document')} of {len(documents):,}, from {strata:,} strata")
+    show.line(console, f"{to}: {show.plural(len(made), 'document')} of {len(documents):,}, from {many:,} strata")
     if len(made) < count:
         show.line(console, f"{subject.shown} has no more, so all were taken.", "yellow")
     if any(document.label is not None for document in documents):

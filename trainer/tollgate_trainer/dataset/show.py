@@ -12,6 +12,7 @@ from tollgate_trainer.dataset.measure import Measure
 from tollgate_trainer.dataset.statistics import Bin, Conversations, Origin, Statistics
 
 LABELS_SHOWN = 20
+LEAST_FOR_HISTOGRAM = 8
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
@@ -25,7 +26,7 @@ def analysis(
         console.print()
         heading(console, f"{name}: {plural(part.lengths.count, 'document')}")
         _facts(console, part, measure.unit, limit)
-        if part.lengths.least < part.lengths.most:
+        if part.lengths.count >= LEAST_FOR_HISTOGRAM and part.lengths.least < part.lengths.most:
             console.print()
             _histogram(console, part, measure.unit, limit)
         if part.labels is not None:

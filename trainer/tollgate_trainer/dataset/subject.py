@@ -123,5 +123,5 @@ def parts(subject: Given) -> tuple[Part, ...]:
     documents = load_documents(subject.manifest, subject.root)
     if not subject.own:
         return (Part(DATA, tuple(documents.train)),)
-    found = (Part(TRAIN, tuple(documents.train)), Part(VALIDATION, documents.validation))
+    found = (Part(TRAIN, tuple(documents.train)), Part(VALIDATION, tuple(documents.validation)))
     return tuple(part for part in found if part.documents)
