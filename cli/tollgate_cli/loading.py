@@ -22,6 +22,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
         "Train",
         (
+            ("plan", "Say what a run will need: numbers, memory, time and money."),
             ("run", "Train a manifest on this machine."),
             ("evaluate", "Measure a trained model again."),
             ("gate", "Judge an evaluation by a promotion policy."),

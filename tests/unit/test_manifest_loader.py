@@ -350,9 +350,7 @@ def test_adapter_fields_without_an_adapter_are_refused() -> None:
 # --- what this version does not do ------------------------------------------------------------------------------------
 
 NOT_IN_THIS_VERSION: list[tuple[str, Any]] = [
-    *[("task", task) for task in ("classification", "span", "joint")],
     ("framework", "openai"),
-    *[("optimization_priority", what) for what in ("fast", "balanced", "quality", "memory_efficient")],
     ("precision", "fp16"),
     ("safety_metrics", ["toxicity"]),
     ("model.trust_remote_code", True),

@@ -29,7 +29,6 @@ NOT_YET: tuple[Row, ...] = (
         "Only causal-lm is trained; write `task: causal-lm`, or wait for the version that has the task.",
     ),
     Row("framework", ("transformers",), "Write `framework: transformers`, or remove it."),
-    Row("optimization_priority", ("none",), "Remove it and set batch size, precision and sequence length yourself."),
     Row("precision", (None, "auto", "bf16", "fp32"), "Write `bf16`, `fp32` or `auto`."),
     Row("safety_metrics", (None,), "Remove it; gates judge what the evaluation suites measure."),
     Row("model.trust_remote_code", (False,), "Remove it; models that bring their own code are not run."),

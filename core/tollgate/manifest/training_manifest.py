@@ -56,6 +56,10 @@ class TrainingManifest(Section):
     )
     parallelism_options: ParallelismOptions = Field(default_factory=ParallelismOptions)
     optimization_priority: Literal["fast", "balanced", "quality", "memory_efficient", "none"] = "none"
+    preflight: bool = Field(
+        default=True,
+        description="Before the first step: check device, network and disk, and run one step at the longest length.",
+    )
     safety_metrics: list[str] | None = None
     resources: Resources = Field(default_factory=Resources)
     tracking: Tracking | None = None

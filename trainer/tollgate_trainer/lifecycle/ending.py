@@ -125,6 +125,7 @@ def _record(
         "base_digest": built.base_digest,
         "metrics": metrics,
         "goodput_seconds": rounded(session.run_seconds()),
+        "plan": session.outlook or None,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

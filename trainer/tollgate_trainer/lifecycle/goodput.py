@@ -16,6 +16,7 @@ class State(StrEnum):
     DATA = "data"
     LOAD = "load"
     COMPILE = "compile"
+    PREFLIGHT = "preflight"
     STEP = "step"
     EVALUATE = "evaluate"
     SAVE = "save"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, cast
 
 import torch
@@ -24,17 +24,24 @@ from tollgate_trainer.lifecycle.processes import fit_threads
 from tollgate_trainer.lifecycle.profiling import StepProfile
 from tollgate_trainer.lifecycle.rotation import Rotation
 from tollgate_trainer.lifecycle.session import Session
-from tollgate_trainer.lifecycle.sharding import Sharding
+from tollgate_trainer.lifecycle.sharding import Sharding, sharding_for
 from tollgate_trainer.lifecycle.state import LifecycleState
 from tollgate_trainer.lifecycle.step_end import StepEnd
 from tollgate_trainer.lifecycle.stop import StopCode
 from tollgate_trainer.models import tokenizer as tokenizers
 from tollgate_trainer.models.build import Built, build
 from tollgate_trainer.models.source import Source, tokenizer_source
+from tollgate_trainer.plan.forecasting import Forecasting
+from tollgate_trainer.plan.making import Planning
+from tollgate_trainer.plan.preflight import Findings, preflight
 from tollgate_trainer.refusal import OutputRefused
 from tollgate_trainer.tasks.choose import task_for
 from tollgate_trainer.tasks.protocol import Task
 from tollgate_trainer.tasks.samples import SampleSplits
+
+
+CHECKPOINT_BYTES_PER_WEIGHT = 12
+"""A trained weight and its two moments, in fp32."""
 
 
 class Run:
@@ -57,6 +64,7 @@ class Run:
         self.beat = beat
         self.manifest = session.loaded.manifest
         self.root = session.attempt.output_root
+        self.planning = Planning(session, device)
 
     def train(self) -> LastWords:
         """Everything from finding the newest checkpoint to the finished model."""
@@ -68,15 +76,18 @@ class Run:
             refuse_other_world(self.sharding, resumed.commit.world_size, session.attempt.world)
         if self._stop_before_start() is not StopCode.NONE:
             return stopped(session)
+        self._go_to(State.DATA)
+        tokenizer = self._tokenizer(resumed)
+        task = task_for(self.manifest, self.documents, tokenizer, session.attempt.dataset_root)
+        self.manifest = self.planning.manifest(self.documents, task, tokenizer, resumed is not None)
+        task = task_for(self.manifest, self.documents, tokenizer, session.attempt.dataset_root)  # as planned now
+        self._shard_as_planned(resumed)
         batches = batching(
             self.manifest,
             session.attempt.world,
             session.attempt.replan,
             resumed.commit.samples_per_step if resumed else None,
         )
-        self._go_to(State.DATA)
-        tokenizer = self._tokenizer(resumed)
-        task = task_for(self.manifest, self.documents, tokenizer, session.attempt.dataset_root)
         splits = task.encode(self.documents, tokenizer, self.manifest)
         session.say("data", digest=splits.digest, **{name: asdict(stats) for name, stats in splits.stats.items()})
         self._go_to(State.LOAD)
@@ -87,7 +98,7 @@ class Run:
         session.flag.leave = None  # from here on all processes stop at the same step, with a checkpoint
         if self._stop_before_start() is not StopCode.NONE:
             return stopped(session)
-        exhausted = self._steps(loop, resumed)
+        exhausted = self._steps(loop, built.trainable, resumed)
         if session.stopped is not StopCode.NONE:
             return stopped(session)
         return finish(loop, built, tokenizer, self.source, exhausted)
@@ -189,6 +200,7 @@ class Run:
             parameters=built.parameters,
             trainable_parameters=built.trainable,
             adapted=batches.adapted,
+            **self.planning.said(splits, self.documents),
             **now,
         )
         model = self.sharding.shard(built.model, built.precision)
@@ -222,7 +234,7 @@ class Run:
 
     # --- training ---------------------------------------------------------------------------------------------------
 
-    def _steps(self, loop: TrainingLoop, resumed: Found | None) -> bool:
+    def _steps(self, loop: TrainingLoop, trainable: int, resumed: Found | None) -> bool:
         """Run the steps that are left; answers whether patience ended them."""
         session, plan = self.session, loop.plan
         if resumed is not None and (resumed.commit.step >= plan.total_steps or exhausted_by(plan, session.state)):
@@ -230,9 +242,15 @@ class Run:
             loop.state.global_step = resumed.commit.step
             session.progress.step = resumed.commit.step
             return exhausted_by(plan, session.state)
+        findings = None
+        if self.manifest.preflight:
+            self._go_to(State.PREFLIGHT)
+            findings = preflight(loop, self.manifest.hyperparameters.gradient_checkpointing)
+        self._take_in(loop, trainable, findings)
         loop.remove_callback(PrinterCallback)  # the events say it
         step_end = StepEnd(loop, lambda: session.goodput.switch(State.STEP))
         loop.add_callback(step_end)
+        loop.add_callback(Forecasting(loop, self.planning))
         if loop.routing is not None:
             loop.add_callback(ExpertsLog(loop.routing, session))
         if session.attempt.profile:
@@ -241,6 +259,23 @@ class Run:
         session.goodput.switch(State.RESTORE if resumed is not None else State.LOAD)
         loop.train(resume_from_checkpoint=str(resumed.folder) if resumed is not None else None)
         return step_end.exhausted
+
+    def _shard_as_planned(self, resumed: Found | None) -> None:
+        """`parallelism: auto` with a profile: the plan may shard what one process could not hold."""
+        planned = self.manifest.parallelism
+        if self.sharding.strategy not in ("single", "ddp") or planned in ("auto", "ddp"):
+            return
+        self.sharding = sharding_for(self.manifest, planned, self.session.attempt, self.device)
+        if resumed is not None:
+            refuse_other_world(self.sharding, resumed.commit.world_size, self.session.attempt.world)
+
+    def _take_in(self, loop: TrainingLoop, trainable: int, findings: Findings | None) -> None:
+        """What preflight measured goes into the plan, and how often to save comes out of it."""
+        minutes = self.planning.measured(findings, trainable)
+        if findings is not None:
+            self.session.expected_save = CHECKPOINT_BYTES_PER_WEIGHT * trainable / findings.disk
+        if minutes is not None and self.manifest.optimization_priority != "none":
+            loop.plan = replace(loop.plan, save_minutes=minutes)
 
 
 def refuse_other_world(sharding: Sharding, saved: int, now: int) -> None:

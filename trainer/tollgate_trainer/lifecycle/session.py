@@ -24,7 +24,11 @@ FENCE_SECONDS = 15.0
 
 @dataclass(slots=True)
 class Session:
-    """State of the process. `earlier`: goodput seconds of all attempts before, with what they lost."""
+    """State of the process.
+
+    earlier: goodput seconds of all attempts before, with what they lost; expected_save: seconds that a save will take
+    by the speed of the volume, until one was measured; outlook: planned and forecast against actual time and cost.
+    """
 
     attempt: Attempt
     loaded: LoadedManifest
@@ -45,6 +49,8 @@ class Session:
     saves: Durations = field(default_factory=Durations)
     evaluations: Durations = field(default_factory=Durations)
     committed_step_seconds: float = 0.0
+    expected_save: float | None = None
+    outlook: dict[str, Any] = field(default_factory=dict)
     _fence_checked: float = field(default_factory=time.monotonic)
     _fenced: str | None = None
 
@@ -76,7 +82,7 @@ class Session:
         if self._fence_is_lost():
             return StopCode.FENCED
         deadline = self.deadline
-        if deadline is not None and deadline.reached(time.time(), ahead, self.saves.p95()):
+        if deadline is not None and deadline.reached(time.time(), ahead, self.save_seconds()):
             return StopCode.DEADLINE
         return StopCode.SIGNAL if self.flag.signalled_at is not None else StopCode.NONE
 
@@ -87,7 +93,12 @@ class Session:
             kills.append(self.flag.signalled_at + self.attempt.grace)
         if self.attempt.deadline is not None:
             kills.append(self.attempt.deadline)
-        return save_fits(time.time(), min(kills, default=None), self.attempt.grace, self.saves.p95())
+        return save_fits(time.time(), min(kills, default=None), self.attempt.grace, self.save_seconds())
+
+    def save_seconds(self) -> float | None:
+        """How long a save takes: measured, or by the volume's speed before the first one; None when not known."""
+        measured = self.saves.p95()
+        return measured if measured is not None else self.expected_save
 
     def stop_reason(self) -> str:
         """The reason for the last words, when the loop was left early."""

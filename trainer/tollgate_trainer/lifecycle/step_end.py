@@ -16,7 +16,8 @@ from transformers import TrainerCallback
 from tollgate_trainer.lifecycle.agreement import Flags
 from tollgate_trainer.lifecycle.loop import TrainingLoop
 from tollgate_trainer.lifecycle.state import Evaluated, after_evaluation
-from tollgate_trainer.lifecycle.stop import StopCode
+from tollgate_trainer.lifecycle.stop import Rhythm, StopCode
+from tollgate_trainer.plan.forecasting import evaluation_guess
 
 
 class StepEnd(TrainerCallback):
@@ -154,10 +155,20 @@ class StepEnd(TrainerCallback):
         # On a GPU reading the loss would wait for the device; there the reduced norm, already read, has to do.
         if self.loop.args.device.type == "cpu" and not math.isfinite(self.loop.local_loss()):
             return StopCode.NON_FINITE
-        ahead = self.session.steps.p95() or 0.0
-        if len(self.plan.validation) and (step + 1) % self.plan.eval_every == 0:
-            ahead += self.session.evaluations.p95() or 0.0
-        return self.session.own_stop(ahead)
+        return self.session.own_stop(self._rhythm().until_next_chance(step, int(self.session.attempt.world > 1)))
+
+    def _rhythm(self) -> Rhythm:
+        """By what was measured; an evaluation that was not yet is guessed from the steps, a save from the volume."""
+        plan, session = self.plan, self.session
+        step, save = session.steps.p95() or 0.0, session.save_seconds() or 0.0
+        held_out = bool(len(plan.validation))
+        evaluation = session.evaluations.p95()
+        if evaluation is None:
+            adapter = session.loaded.manifest.adapter.type != "none"
+            evaluation = evaluation_guess(plan, step, adapter) if held_out else 0.0
+        again = evaluation if plan.tracks_best and held_out else 0.0
+        every = plan.eval_every if held_out else None
+        return Rhythm(plan.total_steps, every, plan.save_every, step, evaluation, save, again + save)
 
     def _save_is_due(self) -> int:
         """By rank 0's clock; the others learn it by the agreement."""

@@ -83,10 +83,43 @@ class Deadline:
     def reached(self, now: float, ahead: float, save: float | None) -> bool:
         """Whether to leave at this step end.
 
-        Args: now: epoch seconds; ahead: how long the next step takes, with the evaluation when one is due after it;
-        save: p95 of saving, None when nothing was saved yet.
+        Args: now: epoch seconds; ahead: seconds until there is another chance to leave (Rhythm); save: p95 of saving,
+        or what the volume's speed lets expect, None when neither is known.
         """
         return now + ahead > self.leave_before(save)
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """What happens between steps. evaluate_every, save_every: steps, None for never; finishing: seconds after the last
+    step besides its evaluation and checkpoint (the best weights are evaluated again, the model is written).
+    """
+
+    total_steps: int
+    evaluate_every: int | None
+    save_every: int | None
+    step: float
+    evaluation: float
+    save: float
+    finishing: float
+
+    def until_next_chance(self, step: int, lag: int) -> float:
+        """Seconds from the decision at the end of `step` until the next one can end the loop.
+
+        A decision not to stop lets everything happen that is due at this step end, and one more step; with several
+        processes a wish to stop is heard one step later (`lag` 1). Where the run ends before that, all that it still
+        does at its end counts: then nothing asks again.
+        """
+        seconds = 0.0
+        for at in range(step, step + lag + 1):
+            if self.evaluate_every is not None and at % self.evaluate_every == 0 and at:
+                seconds += self.evaluation
+            if self.save_every is not None and at % self.save_every == 0 and at:
+                seconds += self.save
+            seconds += self.step
+            if at + 1 >= self.total_steps:
+                return seconds + self.finishing + (self.evaluation if self.evaluate_every is not None else 0.0)
+        return seconds
 
 
 def save_fits(now: float, killed_at: float | None, grace: float, save: float | None) -> bool:
