@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tollgate.contract import API_VERSION, MAX_MANIFEST_BYTES
-from tollgate.manifest import adapting, canonical, feeding, overrides, paths, short_forms, support
+from tollgate.manifest import adapting, canonical, feeding, learning, overrides, paths, short_forms, support
 from tollgate.manifest.errors import ABSENT, ManifestError, Problem, field_name
 from tollgate.manifest.normal import normalise
 from tollgate.manifest.overrides import Change, Override
@@ -248,6 +248,7 @@ def _model(document: dict[str, Any], source: str, lines: dict[FieldPath, int]) -
     problems = [
         *support.unsupported(manifest),
         *adapting.problems(manifest),
+        *learning.problems(manifest),
         *feeding.problems(manifest),
         *_stray_paths(manifest),
     ]

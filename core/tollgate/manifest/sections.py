@@ -31,6 +31,7 @@ Budget = Annotated[
 Sha256 = Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$")]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(gt=0, le=100)]
+Weight = Annotated[float, Field(gt=0, le=100)]
 
 
 class Section(BaseModel):
@@ -48,6 +49,22 @@ class Splits(Section):
     validation_path: str | None = Field(
         default=None, description="A file of its own for validation; then `validation` is not used."
     )
+
+
+class DataSource(Section):
+    """Another file or folder that is trained on; what it does not say is as in `dataset`."""
+
+    path: str = Field(min_length=1, description="A file, or a folder of files of one format.")
+    name: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+        description="In events and as eval_loss/<name>. Default: the file's, without suffix.",
+    )
+    format: (
+        Literal["auto", "conversations", "chat", "prompt_completion", "text", "classification", "span", "joint"] | None
+    ) = None
+    weight: Weight = Field(default=1.0, description="How often its documents are trained on in an epoch.")
+    sha256: Sha256 | None = Field(default=None, description="Checked before training when given.")
 
 
 class DataSource(Section):
@@ -100,6 +117,22 @@ class Dataset(Section):
     group_field: str | None = Field(
         default=None,
         description="Records of one group stay on one side of the split, such as one patient's or author's.",
+    )
+    sources: list[DataSource] = Field(
+        default_factory=list,
+        description="More of them, each `{path, name, format, weight, sha256}`; all but path may be left out.",
+    )
+    weight: Weight = Field(
+        default=1.0,
+        description="How often the documents of `path` are trained on in an epoch: 2 is twice, 0.5 another half in each.",
+    )
+    streaming: bool = Field(
+        default=False,
+        description="Read documents as they are tokenised instead of keeping them in memory; held-out ones are kept.",
+    )
+    privacy_preservation_enabled: bool = Field(
+        default=False,
+        description="Replace e-mail addresses, telephone numbers, payment cards and IBANs before anything else happens.",
     )
     sources: list[DataSource] = Field(default_factory=list, description="More of them, each `{path, name, format, weight, sha256}`; all but path may be left out.")
     weight: Weight = Field(
@@ -275,6 +308,23 @@ class ParallelismOptions(Section):
     )
 
 
+class Span(Section):
+    """How a text is searched for the answer; for the tasks span and joint."""
+
+    doc_stride: int = Field(default=128, ge=0, description="Tokens that two neighbouring windows of a long text share.")
+    max_answer_tokens: int = Field(default=64, ge=1, description="No longer answer is given.")
+
+
+class Joint(Section):
+    """How a class and a span are learned together; for the task joint."""
+
+    encoders: Literal["shared", "two"] = Field(
+        default="shared", description="One encoder for both, or one for each (twice the weights)."
+    )
+    classification_weight: float = Field(default=1.0, ge=0, description="Of the class's loss.")
+    span_weight: float = Field(default=1.0, ge=0, description="Of the span's loss.")
+
+
 class Resources(Section):
     """What the run needs and may cost; spec.limits beats it."""
 
@@ -343,10 +393,11 @@ class Evaluation(Section):
     """Evaluation after training; spec.evaluation beats it."""
 
     enabled: bool = True
-    suites: list[str] = Field(
-        default_factory=lambda: ["standard"],
+    suites: list[str] | None = Field(
+        default=None,
         min_length=1,
-        description="standard, safety, fairness, text, translation, rubric, legacy, or an evaluator's name.",
+        description="standard, safety, fairness, text, translation, rubric, legacy, classification, auroc, span, "
+        "joint, or an evaluator's name. Default: the task's own, which is standard for causal-lm.",
     )
     prompt_sets: PromptSets = Field(default_factory=PromptSets)
     task_files: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
@@ -362,7 +413,9 @@ class Evaluation(Section):
         "it can be a scorer.",
     )
     max_samples: int | None = Field(
-        default=None, ge=1, description="At most so many prompts, questions or documents a metric; default: the suite's."
+        default=None,
+        ge=1,
+        description="At most so many prompts, questions or documents a metric; default: the suite's.",
     )
     completions_per_prompt: int = Field(default=1, ge=1, le=64)
     max_new_tokens: int = Field(default=64, ge=1, le=8192)

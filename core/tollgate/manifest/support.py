@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tollgate.manifest.combinations import impossible
+from tollgate.manifest import evaluating
 from tollgate.manifest.errors import Problem
 from tollgate.manifest.training_manifest import TrainingManifest
 
@@ -23,11 +24,6 @@ class Row:
 
 
 NOT_YET: tuple[Row, ...] = (
-    Row(
-        "task",
-        ("causal-lm",),
-        "Only causal-lm is trained; write `task: causal-lm`, or wait for the version that has the task.",
-    ),
     Row("framework", ("transformers",), "Write `framework: transformers`, or remove it."),
     Row("precision", (None, "auto", "bf16", "fp32"), "Write `bf16`, `fp32` or `auto`."),
     Row("safety_metrics", (None,), "Remove it; gates judge what the evaluation suites measure."),
@@ -42,7 +38,7 @@ NOT_YET: tuple[Row, ...] = (
 
 def unsupported(manifest: TrainingManifest) -> list[Problem]:
     """What the manifest asks for and this version, or any, cannot do. `manifest` has its short forms resolved."""
-    problems = []
+    problems = evaluating.problems(manifest.evaluation)
     for row in NOT_YET:
         value = _at(manifest, row.field)
         if not any(value is works or (type(value) is type(works) and value == works) for works in row.works):

@@ -13,11 +13,13 @@ from tollgate.manifest.sections import (
     EarlyStopping,
     Evaluation,
     Hyperparameters,
+    Joint,
     Model,
     ParallelismOptions,
     Reproducibility,
     Resources,
     Section,
+    Span,
     Tracking,
 )
 
@@ -35,6 +37,8 @@ class TrainingManifest(Section):
     task: Literal["causal-lm", "classification", "span", "joint"] = Field(
         default="causal-lm", description="What is learned."
     )
+    span: Span = Field(default_factory=Span)
+    joint: Joint = Field(default_factory=Joint)
     adapter: Adapter = Field(default_factory=Adapter)
     hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
     precision: Literal["auto", "bf16", "fp16", "fp32"] | None = Field(
@@ -72,3 +76,10 @@ class TrainingManifest(Section):
         description="On a laptop: where the run's folder lies, relative to the manifest's file. Default runs/<name>.",
     )
     log_dir: str | None = Field(default=None, description="Where logs lie.")
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """The evaluation's suites; where none are named, the task's own."""
+        if self.evaluation.suites is not None:
+            return tuple(self.evaluation.suites)
+        return ("standard",) if self.task == "causal-lm" else (self.task,)

@@ -158,7 +158,7 @@ def evaluation_of(spec: TrainingRunSpec, manifest: TrainingManifest) -> Evaluati
     """The evaluation that is asked for: spec.evaluation, else the manifest's."""
     if spec.evaluation is not None:
         return spec.evaluation
-    return Evaluation(enabled=manifest.evaluation.enabled, suites=list(manifest.evaluation.suites))
+    return Evaluation(enabled=manifest.evaluation.enabled, suites=list(manifest.suites))
 
 
 def caps_in_force(situation: Situation, attempt: Attempt) -> tuple[Caps, int]:

@@ -54,6 +54,7 @@ def finish(loop: TrainingLoop, built: Built, tokenizer: Any, source: Source, exh
             session.attempt.number,
             record,
             _base(built, session),
+            loop.task.document(metrics),
         )
         loop.checkpoints.close()
         model = ModelRef(path=Files.MODEL, digest=digest)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate_trainer.models.adapted import with_adapter
 from tollgate_trainer.models.base import base_digest, load_base, resolved
+from tollgate_trainer.models.heads import Head
 from tollgate_trainer.models.source import Source, model_source
 from tollgate_trainer.refusal import ManifestRefused, ModelRefused
 
@@ -57,9 +58,11 @@ def build(
     dataset_root: Path,
     tokenizer: PreTrainedTokenizerBase,
     device: torch.device,
+    head: Head | None = None,
 ) -> Built:
     """Make or load the model, seeded by `reproducibility.seed`, on the CPU; every process makes the same one.
 
+    Args: head: of the task, None for a causal language model.
     Raises: ModelRefused, ManifestRefused.
     """
     import torch
@@ -68,12 +71,13 @@ def build(
     precision = precision_for(manifest, device.type == "cuda")
     torch.manual_seed(manifest.reproducibility.seed)
     if manifest.model.config is not None:
-        model = _from_config(manifest.model.config, tokenizer)
+        model = _from_config(manifest.model.config, tokenizer, head)
     else:
         # Frozen weights need no fp32 master copy; trained ones do.
         halved = precision == "bf16" and manifest.adapter.type != "none" and device.type == "cuda"
         dtype = torch.bfloat16 if halved else torch.float32
-        model = load_base(source, dtype, manifest.model.quantization, device)
+        auto = None if head is None else head.loader(source, int(tokenizer.pad_token_id))
+        model = load_base(source, dtype, manifest.model.quantization, device, auto)
         source = resolved(source, model)
     embeddings: Any = model.get_input_embeddings()
     rows = int(embeddings.weight.shape[0])
@@ -86,7 +90,11 @@ def build(
     digest = None
     if manifest.adapter.type != "none":
         digest = base_digest(source, model)
-        model = with_adapter(model, manifest.adapter)
+        if head is None:
+            model = with_adapter(model, manifest.adapter)
+        else:
+            model = with_adapter(model, manifest.adapter, tuple(head.modules(model)), head.peft_task)
+            head.train_in_full_precision(model)
         if manifest.hyperparameters.gradient_checkpointing:
             prepare: Any = model.enable_input_require_grads  # the first checkpointed layer's input is frozen otherwise
             prepare()
@@ -95,10 +103,12 @@ def build(
     return Built(model, source, precision, digest, parameters, trainable)
 
 
-def _from_config(given: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def _from_config(given: dict[str, Any], tokenizer: PreTrainedTokenizerBase, head: Head | None) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     config = config_from(given, tokenizer)
+    if head is not None:
+        return head.create(config)
     make: Any = AutoModelForCausalLM.from_config
     try:
         model: PreTrainedModel = make(config, dtype="float32")

@@ -13,6 +13,7 @@ from tollgate.contract import Files
 from tollgate_trainer import durable
 from tollgate_trainer.models.base import base_digest, hub_digest, load_base
 from tollgate_trainer.models.digest import FileEntry, digest_of, entries_from, inventory, mismatch
+from tollgate_trainer.models.heads import TASK_FILE, Head, read_task
 from tollgate_trainer.models.moe_lora.config import CONFIG_FILE as MOE_LORA
 from tollgate_trainer.models.quantised import Quantisation
 from tollgate_trainer.models.source import Source
@@ -90,13 +91,14 @@ def save(
     attempt: int,
     record: dict[str, Any],
     base: OnBase | None = None,
+    task: dict[str, Any] | None = None,
 ) -> str:
     """Write `model/` below the output root in one rename and return the model's digest; one process only.
 
     An adapter on a saved base is stored as adapter plus a reference to its base. One on weights that lie in no file is
     merged, or, where it cannot be, stored with them, so that the folder stands by itself.
     Args: record: manifest_digest, dataset_digest and whatever else is to be known about the training; base: what an
-    adapter was trained on, None without an adapter.
+    adapter was trained on, None without an adapter; task: what the task knows, for task.json.
     """
     staging = root / f".model-{attempt}"
     shutil.rmtree(staging, ignore_errors=True)
@@ -106,6 +108,9 @@ def save(
     else:
         _save_adapter(model, base, staging)
     tokenizer.save_pretrained(staging)
+    if task is not None:
+        text = json.dumps({"schema": 1, **task}, indent=1, ensure_ascii=False)
+        (staging / TASK_FILE).write_text(text + "\n", encoding="utf-8")
     files = inventory(staging)
     digest = digest_of(files)
     document = {"schema": 1, "digest": digest, **record, "files": [asdict(entry) for entry in files]}
@@ -161,10 +166,17 @@ def load_finished(model_dir: Path, dataset_root: Path | None = None) -> tuple[Pr
     if kind is None:
         raise ModelRefused(f"{model_dir} holds no trained model")
     tokenizer = tokenizers.load(Source(folder=model_dir))
+    task = read_task(model_dir)
+    head = None if task is None else Head.from_document(task)
+
+    def auto(source: Source) -> Any:
+        return None if head is None else head.loader(source, int(tokenizer.pad_token_id))
+
     if kind == "config.json":
-        return load_base(Source(folder=model_dir), torch.float32).eval(), tokenizer
+        own = Source(folder=model_dir)
+        return load_base(own, torch.float32, auto=auto(own)).eval(), tokenizer
     base = base_of(model_dir, dataset_root)
-    loaded = load_base(base.source, torch.float32, base.quantisation)
+    loaded = load_base(base.source, torch.float32, base.quantisation, auto=auto(base.source))
     if base.digest.startswith("hub:") and base_digest(base.source, loaded) != base.digest:
         raise ModelRefused(f"the base {base.source.hub_id} is not {base.digest}, which the adapter was trained on")
     adapted: Any

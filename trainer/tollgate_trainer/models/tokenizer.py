@@ -36,7 +36,7 @@ def train(documents: Sequence[Document], vocabulary: int) -> str:
     tokenizer.decoder = decoders.ByteLevel()
     marks = [PAD, BEGIN, END, *(f"<|{role}|>" for role in ROLES)]
     tokenizer.train_from_iterator(
-        (document.text for document in documents),
+        (text for document in documents for text in (document.question, document.text) if text),
         trainers.BpeTrainer(
             vocab_size=vocabulary,
             min_frequency=2,
@@ -46,7 +46,9 @@ def train(documents: Sequence[Document], vocabulary: int) -> str:
         ),
     )
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BEGIN} $A", pair=f"{BEGIN} $A $B", special_tokens=[(BEGIN, tokenizer.token_to_id(BEGIN))]
+        single=f"{BEGIN} $A",
+        pair=f"{BEGIN} $A {END} $B:1",
+        special_tokens=[(mark, tokenizer.token_to_id(mark)) for mark in (BEGIN, END)],
     )
     return str(tokenizer.to_str())
 

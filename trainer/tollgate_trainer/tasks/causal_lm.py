@@ -14,6 +14,7 @@ from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate_trainer.data.splits import Documents, tokenise_documents
 from tollgate_trainer.data.tokens import IGNORED, Sample
 from tollgate_trainer.lifecycle.state import Mode
+from tollgate_trainer.models.heads import Head
 from tollgate_trainer.tasks.protocol import Batch, Measurement
 from tollgate_trainer.tasks.samples import SampleSet, SampleSplits
 
@@ -33,6 +34,11 @@ class CausalLM:
     def measured(self) -> dict[str, Mode]:
         """Mean loss per predicted token (nats), its exponential, and how many tokens that is."""
         return {"eval_loss": "min", "eval_perplexity": "min"}
+
+    @property
+    def head(self) -> Head | None:
+        """A language model's own."""
+        return None
 
     @property
     def by_sample(self) -> bool:

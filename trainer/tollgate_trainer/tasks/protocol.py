@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate_trainer.data.splits import Documents
 from tollgate_trainer.lifecycle.state import Mode
+from tollgate_trainer.models.heads import Head
 from tollgate_trainer.tasks.samples import SampleSet, SampleSplits
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ class Task(Protocol):
     @property
     def measured(self) -> dict[str, Mode]:
         """The metrics that `metrics` can give, each with `min` or `max` for what is better."""
+        ...
+
+    @property
+    def head(self) -> Head | None:
+        """What the model gives; None for a language model."""
         ...
 
     @property
