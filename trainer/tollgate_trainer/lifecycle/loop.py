@@ -25,6 +25,7 @@ from tollgate_trainer.lifecycle.sharding import Sharding, make_whole
 from tollgate_trainer.lifecycle.state import Mode
 from tollgate_trainer.lifecycle.stop import StopCode
 from tollgate_trainer.models.moe_lora.model import MoeLoraModel
+from tollgate_trainer.tasks.inputs import takes
 from tollgate_trainer.tasks.protocol import Task
 from tollgate_trainer.tasks.samples import SampleSet
 
@@ -91,6 +92,7 @@ class TrainingLoop(Trainer):
         self.step_loss: list[torch.Tensor] = []
         self.last_grad_norm = math.nan
         self._rotate = rotate
+        self._without_cache = {"use_cache": False} if takes(model, "use_cache") else {}
         self.routing = model.routing if isinstance(model, MoeLoraModel) else None
 
     # --- data -------------------------------------------------------------------------------------------------------
@@ -136,7 +138,7 @@ class TrainingLoop(Trainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """No key-value cache in training."""
-        loss = super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
+        loss = super().compute_loss(model, {**inputs, **self._without_cache}, *args, **kwargs)
         if self.routing is None:
             return loss
         divided = self.model_accepts_loss_kwargs and kwargs.get("num_items_in_batch") is not None

@@ -92,7 +92,7 @@ class Run:
         session.say("data", digest=splits.digest, **{name: asdict(stats) for name, stats in splits.stats.items()})
         self._go_to(State.LOAD)
         with self.sharding.loading():
-            built = build(self.manifest, session.attempt.dataset_root, tokenizer, self.device)
+            built = build(self.manifest, session.attempt.dataset_root, tokenizer, self.device, task.head)
         fit_threads(built.parameters)
         loop = self._loop(task, splits, batches, built, tokenizer, resumed)
         session.flag.leave = None  # from here on all processes stop at the same step, with a checkpoint
