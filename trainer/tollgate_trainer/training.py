@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tollgate.contract import Env, Files, LastWords, ModelRef, Outcome
 from tollgate.manifest.loader import LoadedManifest, load_canonical
 from tollgate_trainer.data import load_documents
+from tollgate_trainer.data.cache import cache_for
 from tollgate_trainer.lifecycle import output
 from tollgate_trainer.lifecycle.agreement import Agreement
 from tollgate_trainer.lifecycle.attempt import Attempt
@@ -49,6 +51,8 @@ class Training:
         loaded = self._manifest()
         self.goodput.switch(State.DATA)
         documents = load_documents(loaded.manifest, attempt.dataset_root)
+        cache = cache_for(loaded.manifest, documents.digest, attempt.output_root, self.environ, checks=attempt.leads)
+        documents = replace(documents, cache=cache)
         source = model_source(loaded.manifest, attempt.dataset_root)
         found = output.examine(attempt, loaded.digest, documents.digest)
         if found.adopt is not None:

@@ -110,15 +110,17 @@ class TokenCache:
         return canonical.digest(canonical.serialise(whole)).removeprefix("sha256:")
 
 
-def cache_for(manifest: TrainingManifest, digest: str, output_root: Path, environ: Mapping[str, str]) -> TokenCache:
+def cache_for(
+    manifest: TrainingManifest, digest: str, output_root: Path, environ: Mapping[str, str], *, checks: bool
+) -> TokenCache:
     """The cache of a run: below TOLLGATE_CACHE when that is set, else beside the run's own files, where restarts of the
-    run find it.
+    run find it. digest: of the dataset; checks: as in TokenCache.
     """
     below = environ.get("TOLLGATE_CACHE")
     folder = Path(below).expanduser() / "tokens" if below else output_root / ".cache" / "tokens"
     said: Any = {name: True for name in ("name", "version", "commit_hash", "created_at", "weight")}
     dataset = manifest.dataset.model_dump(mode="json", exclude=said | {"sources": {"__all__": {"weight"}}})
-    return TokenCache(folder, {"data": digest, "task": manifest.task, "dataset": dataset})
+    return TokenCache(folder, {"data": digest, "task": manifest.task, "dataset": dataset}, checks)
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

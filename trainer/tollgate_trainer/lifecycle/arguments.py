@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate_trainer.data.order import Order
+from tollgate_trainer.data.sources import shares_of
 from tollgate_trainer.lifecycle.batching import Batching, total_steps, warmup_steps
 from tollgate_trainer.lifecycle.loop import Plan
 from tollgate_trainer.lifecycle.processes import COLLECTIVE_TIMEOUT
@@ -36,6 +37,7 @@ def plan_for(manifest: TrainingManifest, splits: SampleSplits, batching: Batchin
         batching.world,
         batching.micro_batch,
         batching.accumulation,
+        shares_of(manifest, splits.train.documents),
     )
     total = total_steps(manifest, order.steps_per_epoch)
     metric, mode = _best(manifest, task, bool(len(splits.validation)))

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
+from tollgate_trainer.data.document import Document
 from tollgate_trainer.data.order import Order, RankBatches
 from tollgate_trainer.lifecycle.checkpoints import CheckpointError, Checkpoints
 from tollgate_trainer.lifecycle.goodput import State
@@ -22,6 +23,7 @@ from tollgate_trainer.lifecycle.lease import Fenced
 from tollgate_trainer.lifecycle.outcome import NonFinite
 from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.lifecycle.sharding import Sharding, make_whole
+from tollgate_trainer.lifecycle.source_sums import SourceSums
 from tollgate_trainer.lifecycle.state import Mode
 from tollgate_trainer.lifecycle.stop import StopCode
 from tollgate_trainer.models.moe_lora.model import MoeLoraModel
@@ -208,30 +210,29 @@ class TrainingLoop(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         model.eval()
-        total = count = 0.0
+        batches = _batches(mine, self.plan.eval_batch, samples.documents)
+        most = max(self.session.agreement.gathered(len(batches))) if self.sharding.collective_forward else 0
+        sums = SourceSums(samples.documents)
         rows: list[tuple[int, Any]] = []
         with torch.no_grad(), self.compute_loss_context_manager():
-            for batch in _chunks(mine, self.plan.eval_batch):
+            for batch in batches:
                 chosen = [samples[i] for i in batch]
                 part = self.task.measure(model, self._prepare_inputs(self.task.collate(chosen)), chosen)
-                total, count = total + part.loss_sum, count + part.count
+                sums.add(samples.documents[batch[0]].source, part.loss_sum, part.count)
                 rows.extend(zip(batch, part.rows, strict=True) if self.task.by_sample else ())
                 self.session.progress.touch()
-            self._accompany(model, len(mine))
+            self._accompany(model, most - len(batches))
         model.train(was_training)
-        total, count = self.session.agreement.summed(total, count)
+        sums.take(self.session.agreement.summed(*sums.flat()))
         if self.task.by_sample:
             told = self.session.agreement.gathered(rows)
             rows = sorted((row for share in told for row in share), key=lambda row: row[0])
-        return self.task.metrics(total, count, rows, samples)
+        return {**self.task.metrics(*sums.total(), rows, samples), **sums.losses()}
 
-    def _accompany(self, model: Any, done: int) -> None:
+    def _accompany(self, model: Any, batches: int) -> None:
         """Forward passes that count for nothing, while others evaluate: they need this process's shards."""
-        if not self.sharding.collective_forward:
-            return
-        size, samples = self.plan.eval_batch, self.plan.validation
-        most = -(-len(samples) // self.session.attempt.world)
-        for _ in range(-(-most // size) - -(-done // size)):
+        samples = self.plan.validation
+        for _ in range(batches):
             self.task.measure(model, self._prepare_inputs(self.task.collate([samples[0]])), [samples[0]])
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
@@ -354,6 +355,9 @@ class TrainingLoop(Trainer):
         self.session.stopped = code
 
 
-def _chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _batches(numbers: Sequence[int], size: int, documents: Sequence[Document]) -> list[list[int]]:
+    """Batches of samples of one source each, so that each source's loss can be told."""
+    by_source: dict[str, list[int]] = {}
+    for number in numbers:
+        by_source.setdefault(documents[number].source, []).append(number)
+    return [own[start : start + size] for own in by_source.values() for start in range(0, len(own), size)]

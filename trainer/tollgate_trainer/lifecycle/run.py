@@ -88,8 +88,7 @@ class Run:
             session.attempt.replan,
             resumed.commit.samples_per_step if resumed else None,
         )
-        splits = task.encode(self.documents, tokenizer, self.manifest)
-        session.say("data", digest=splits.digest, **{name: asdict(stats) for name, stats in splits.stats.items()})
+        splits = self._encode(task, tokenizer)
         self._go_to(State.LOAD)
         with self.sharding.loading():
             built = build(self.manifest, session.attempt.dataset_root, tokenizer, self.device, task.head)
@@ -108,6 +107,28 @@ class Run:
     def _go_to(self, state: State) -> None:
         self.session.goodput.switch(state)
         self.session.progress.touch()
+
+    def _encode(self, task: Task, tokenizer: Any) -> SampleSplits:
+        """The samples of both splits: made and kept by one process, then taken from there by the others."""
+        session, documents = self.session, self.documents
+        if not session.attempt.leads:
+            session.agreement.barrier()
+        splits = task.encode(documents, tokenizer, self.manifest)
+        if session.attempt.leads:
+            session.agreement.barrier()
+        said = documents.cache.said if documents.cache is not None else {}
+        session.say(
+            "data",
+            digest=splits.digest,
+            **{name: asdict(stats) for name, stats in splits.stats.items()},
+            **documents.reading,
+            **({"cache": said} if said else {}),
+        )
+        for name, problem in said.items():
+            if problem.startswith("not kept"):
+                message = f"the token ids of {name} are {problem}; the next start makes them anew (set TOLLGATE_CACHE)"
+                session.say("warning", message=message)
+        return splits
 
     def _find_checkpoint(self) -> Found | None:
         """The newest valid checkpoint, looked for by one process and told to all."""
