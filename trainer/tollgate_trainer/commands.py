@@ -7,9 +7,11 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import click
 from rich.console import Console
@@ -18,8 +20,9 @@ from tollgate.api.quantities import format_usd
 from tollgate.contract import Env, Files, LastWords, Outcome, Role
 from tollgate.gates.verdict import strictest_confidence
 from tollgate_trainer import durable, stopwatch
+from tollgate_trainer.evaluate import SETTINGS
 from tollgate_trainer.laptop import allowance as allowances
-from tollgate_trainer.laptop import judgement, options, preparation, starting_point, summary
+from tollgate_trainer.laptop import judgement, loose, options, preparation, starting_point, subject, summary
 from tollgate_trainer.laptop.allowance import Allowance
 from tollgate_trainer.laptop.conduct import Conductor
 from tollgate_trainer.laptop.follow import TRAINING, Bar, Display, Lines
@@ -27,6 +30,7 @@ from tollgate_trainer.laptop.judgement import Policy
 from tollgate_trainer.laptop.preparation import LaptopError, Workplace
 from tollgate_trainer.laptop.wishes import Effective, Wishes, effective, keep
 
+GATE_FAILED, GATE_INCONCLUSIVE = 1, 3  # 2 is what a shell's user gets for a mistyped option
 QUICK_TEST_MARK = ".quick-test"  # in a folder that --quick-test made, and that it may therefore empty
 
 
@@ -116,14 +120,23 @@ def run(
         return _end(file, wishes, place, allowed, wanted, code, words, evaluated, note, console, form)
 
 
-@click.command()
-@options.of_a_run
+@click.command(
+    epilog="Another suite: tollgate evaluate runs/my-model --suite safety --settings evaluation.yaml. Any folder: "
+    "tollgate evaluate models/small --suite toxicity --prompts prompts.jsonl --settings evaluation.yaml. "
+    "Exit codes: 0 measured, 64 something to mend, 70 failed; tollgate gate has codes for verdicts."
+)
+@options.of_a_run_or_folder
 @options.overriding
+@options.evaluation
 @options.POLICY
 @options.JSON
 def evaluate(
     file: Path,
     wishes: Wishes,
+    suites: tuple[str, ...],
+    prompts: tuple[str, ...],
+    settings_file: Path | None,
+    baseline: Path | None,
     output: Path | None,
     dataset_root: Path | None,
     name: str | None,
@@ -132,45 +145,77 @@ def evaluate(
     policy: Path | None,
     form: str,
 ) -> int:
-    """Measure the finished model of FILE's run again, and judge it.
+    """Measure a finished model again, and judge it.
 
-    A run with --set, --overlay and the like was another manifest: give the same here.
+    FILE is the manifest of its run, or the run's output folder; the evaluation replaces the one before. A run with
+    --set, --overlay and the like was another manifest: give the same here, or name the folder. FILE can also be any
+    folder with a saved model: it is measured on prompt sets, and as nobody knows its data, no gate judges it.
     """
-    loaded = effective(file, wishes, os.environ).loaded
-    allowed = Allowance.parse(usd_per_hour, max_cost, None, loaded.manifest)
+    asked = subject.Settings(suites, prompts, settings_file)
     wanted = judgement.read_policy(policy) if policy is not None else None
+    if file.is_dir() and not subject.is_run(file):
+        if wanted is not None or baseline is not None:
+            raise LaptopError(f"{file} is no output folder of a run, so its model can't be judged or compared")
+        return loose.measure(file, asked, dataset_root, form)
+    if file.is_dir():
+        loaded, folder = subject.manifest_of(file), file.absolute()
+        dataset_root = dataset_root or subject.dataset_root(folder, loaded)
+    else:
+        loaded = effective(file, wishes, os.environ).loaded
+        folder = preparation.output_folder(file, loaded, output, preparation.run_name(loaded, name), _suffix(wishes))
+        dataset_root = dataset_root or file.parent
+    allowed = Allowance.parse(usd_per_hour, max_cost, None, loaded.manifest)
     title = preparation.run_name(loaded, name)
-    folder = preparation.output_folder(file, loaded, output, title, _suffix(wishes))
+    if baseline is not None and not subject.is_run(baseline):
+        raise LaptopError(f"--baseline {baseline} holds no finished model; name the output folder of a finished run")
+    section = subject.effective(loaded.manifest.evaluation, asked)
+    named = section.suites or loaded.manifest.suites
+    _check_suites(named)
     if not (folder / Files.MODEL).is_dir():
         raise LaptopError(f"{folder} holds no finished model; train it with `tollgate run {file}`")
     with preparation.occupied(folder), tempfile.TemporaryDirectory(prefix="tollgate-") as scratch:
-        place = preparation.workplace(loaded, title, dataset_root or file.parent, folder, Path(scratch), fresh=False)
+        place = preparation.workplace(loaded, title, dataset_root, folder, Path(scratch), fresh=False)
+        more = {str(Env.SUITES): ",".join(named)}
+        if asked.given:
+            (place.scratch / "evaluation.json").write_text(section.model_dump_json())
+            more[SETTINGS] = str(place.scratch / "evaluation.json")
+        if baseline is not None:
+            more[Env.BASELINE] = str(baseline.absolute())
         console, display = _display(form, allowed)
         try:
-            code, evaluated, note = _evaluate(place, allowed, wanted, Conductor(display), display)
+            code, evaluated, note = _evaluate(place, allowed, wanted, Conductor(display), display, more)
         finally:
             display.close()
         words = LastWords.parse(_text(folder / Files.RESULT))
-        return _end(file, wishes, place, allowed, wanted, code, words, evaluated, note, console, form)
+        return _end(file, wishes, place, allowed, wanted, code, words, evaluated, note, console, form, baseline)
 
 
-@click.command()
+@click.command(
+    epilog="tollgate gate runs/my-model --policy examples/policies/standard.yaml --stage staging. Exit codes: 0 all "
+    "stages passed, 1 one failed, 3 none failed but one is inconclusive, 64 something to mend."
+)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--policy", type=options.FILE, required=True, help="The PromotionPolicy.")
+@click.option("--stage", "stages", multiple=True, metavar="NAME", help="Only this stage decides.  [default: all]")
+@click.option("--baseline", type=options.EXISTING, help="Output folder of the run that maxRegression compares with.")
 @options.JSON
-def gate(folder: Path, policy: Path, form: str) -> int:
+def gate(folder: Path, policy: Path, stages: tuple[str, ...], baseline: Path | None, form: str) -> int:
     """Judge the evaluation in the output FOLDER of a run by a promotion policy.
 
-    The same function judges on a cluster. Exit code 0 when every stage passed, else 1.
+    The same function judges on a cluster.
     """
     wanted = judgement.read_policy(policy)
-    gates = judgement.judge(folder, wanted)
+    known = [stage.name for stage in wanted.spec.stages]
+    if unknown := sorted(set(stages) - set(known)):
+        raise LaptopError(f"--stage {', '.join(unknown)}: {policy} has the stages {', '.join(known)}")
+    gates = [gate for gate in judgement.judge(folder, wanted, baseline) if not stages or gate.stage in stages]
     if form == "json":
         click.echo(json.dumps([g.model_dump(mode="json", by_alias=True, exclude_none=True) for g in gates], indent=1))
     else:
         Console().print(summary.verdicts(gates))
     _report(folder)
-    return 0 if all(gate.verdict == "Passed" for gate in gates) else 1
+    verdicts = {gate.verdict for gate in gates}
+    return GATE_FAILED if "Failed" in verdicts else GATE_INCONCLUSIVE if "Inconclusive" in verdicts else 0
 
 
 @click.command()
@@ -258,7 +303,12 @@ def _trained(words: LastWords | None) -> bool:
 
 
 def _evaluate(
-    place: Workplace, allowed: Allowance, wanted: Policy | None, conductor: Conductor, display: Display
+    place: Workplace,
+    allowed: Allowance,
+    wanted: Policy | None,
+    conductor: Conductor,
+    display: Display,
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[int, LastWords | None, str]:
     """(exit code, last words, why it was left out) of the evaluation; what the training left is all it may use."""
     segments = (*_segments(place, Role.TRAIN), *_segments(place, Role.EVALUATE))
@@ -270,6 +320,7 @@ def _evaluate(
     limits[Env.SUITES] = ",".join(place.loaded.manifest.suites)
     if wanted is not None:
         limits[Env.CONFIDENCE] = str(strictest_confidence(wanted.spec))
+    limits |= more
     (place.output / "evaluation").mkdir(exist_ok=True)
     code, words = conductor.run(
         preparation.evaluation_command(), preparation.for_evaluation(place), Role.EVALUATE, limits
@@ -302,8 +353,9 @@ def _end(
     note: str,
     console: Console,
     form: str,
+    baseline: Path | None = None,
 ) -> int:
-    gates = judgement.judge(place.output, wanted) if wanted is not None and _trained(words) else []
+    gates = judgement.judge(place.output, wanted, baseline) if wanted is not None and _trained(words) else []
     seconds = _seconds(place)
     path = None
     if (place.output / Files.EVENTS).exists():

@@ -24,7 +24,7 @@ class Crisis:
         """
         field = "evaluation.prompt_sets.crisis"
         path = prompts.named(subject.settings.prompt_sets.crisis, field, "a prompt set for crises")
-        read = prompts.read(subject.root, path, field, ("kind",))
+        read = prompts.read(subject, path, field, ("kind",))
         for prompt in read:
             if prompt.others["kind"] not in KINDS:
                 raise DatasetRefused(

@@ -32,7 +32,7 @@ class Fairness:
         when a scenario lacks a group.
         """
         path = prompts.named(subject.settings.prompt_sets.fairness, FIELD, "a prompt set for fairness")
-        read = prompts.read(subject.root, path, FIELD, ("scenario", "group"))
+        read = prompts.read(subject, path, FIELD, ("scenario", "group"))
         groups, table = scenarios(read)
         keys = {name: "\0".join(prompt.key for prompt in row) for name, row in table.items()}
         kept = set(drawn_keys(list(keys.values()), subject.limit, subject.seed, self.name))

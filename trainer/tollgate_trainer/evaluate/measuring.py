@@ -31,6 +31,7 @@ class Surroundings:
     settings: Evaluation
     root: Path
     trained_on: str | None
+    anywhere: bool = False
 
 
 def asked(names: Sequence[str], settings: Evaluation) -> list[Task]:
@@ -69,6 +70,7 @@ def measure(
                 settings=around.settings,
                 root=around.root,
                 trained_on=around.trained_on,
+                anywhere=around.anywhere,
             )
         )
         found += [(task, one) for one in ([answer] if isinstance(answer, Measured) else answer)]

@@ -35,7 +35,7 @@ class TextOverlap:
         """Both metrics on the same completions. Raises: DatasetRefused when nothing has a reference."""
         path = subject.settings.prompt_sets.text
         field = "evaluation.prompt_sets.text"
-        read = prompts.read(subject.root, path, field, ("reference",)) if path else _held_out(subject)
+        read = prompts.read(subject, path, field, ("reference",)) if path else _held_out(subject)
         asked, replies, common = _completed(subject, read, self.name)
         rouge = [
             [rouge_l(reply, p.others["reference"]) for reply in own] for own, p in zip(replies, asked, strict=True)
@@ -56,7 +56,7 @@ class Translation:
         """Both metrics on the same completions. Raises: ManifestRefused without the prompt set, DatasetRefused."""
         field = "evaluation.prompt_sets.translation"
         path = prompts.named(subject.settings.prompt_sets.translation, field, "a prompt set of translations")
-        asked, replies, common = _completed(subject, prompts.read(subject.root, path, field, ("reference",)), self.name)
+        asked, replies, common = _completed(subject, prompts.read(subject, path, field, ("reference",)), self.name)
         return [
             Measured("chrf_translation", _mean(_chrf(asked, replies)), scorer="sacrebleu-chrf", **common),
             Measured("bleu", _bleu(asked, replies), scorer="sacrebleu-bleu", **common),

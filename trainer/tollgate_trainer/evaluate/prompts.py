@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tollgate.manifest import paths
 from tollgate.manifest.canonical import digest, serialise
 from tollgate_trainer.data.documents import Message
 from tollgate_trainer.evaluate.protocol import Subject, drawn_keys
@@ -38,15 +37,12 @@ def named(path: str | None, field: str, what: str) -> str:
     return path
 
 
-def rows(root: Path, path: str, field: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """(origin, object) of each line of a JSONL file below `root`. Raises: DatasetRefused naming file and line."""
-    file = paths.resolve(root, path, field)
+def rows(file: Path, path: str, field: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """(origin, object) of each line of a JSONL file, called `path`. Raises: DatasetRefused naming file and line."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetRefused(
-            f"{path} can't be read below {root} ({error}); put it there, or correct the path", field
-        ) from error
+        raise DatasetRefused(f"{path} can't be read ({error}); put it there, or correct the path", field) from error
     found: list[tuple[str, Mapping[str, Any]]] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -71,14 +67,14 @@ def text_of(record: Mapping[str, Any], name: str, origin: str, field: str) -> st
     return value
 
 
-def read(root: Path, path: str, field: str, others: Sequence[str] = ()) -> list[Prompt]:
+def read(subject: Subject, path: str, field: str, others: Sequence[str] = ()) -> list[Prompt]:
     """The prompts of a set; each line has `prompt` and the named `others`.
 
     Raises: DatasetRefused, also for a line that says the same as another: it would be counted as an independent sample.
     """
     prompts: list[Prompt] = []
     seen: dict[str, str] = {}
-    for origin, record in rows(root, path, field):
+    for origin, record in rows(subject.find(path, field), path, field):
         texts = {name: text_of(record, name, origin, field) for name in others}
         prompt = Prompt(text_of(record, "prompt", origin, field), texts, origin)
         if prompt.key in seen:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from tollgate.manifest import paths
 from tollgate.manifest.sections import Evaluation
 from tollgate_trainer.data.documents import Document
 from tollgate_trainer.evaluate.samples import Measured
@@ -26,7 +27,8 @@ class Subject:
     held_out: without duplicates, in the order of the dataset; empty for a model without a dataset. max_length: tokens
     of a sequence, as in training. seed: of every draw, so that the same dataset asks the same prompts. limit: at most
     so many documents, questions or prompts. settings: the manifest's `evaluation`; its paths are relative to `root`.
-    trained_on: digest of the dataset that the model was trained on, None when nobody knows.
+    trained_on: digest of the dataset that the model was trained on, None when nobody knows. anywhere: whether settings
+    may name absolute paths, which a person at a keyboard may and a manifest may not.
     """
 
     model: PreTrainedModel
@@ -39,6 +41,13 @@ class Subject:
     settings: Evaluation = field(default_factory=Evaluation)
     root: Path = Path()
     trained_on: str | None = None
+    anywhere: bool = False
+
+    def find(self, path: str, field: str) -> Path:
+        """The file or folder that a setting names. Raises: ManifestError when it leaves the root."""
+        if self.anywhere and Path(path).is_absolute():
+            return Path(path)
+        return paths.resolve(self.root, path, field)
 
 
 class Evaluator(Protocol):

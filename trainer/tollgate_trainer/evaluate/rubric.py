@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tollgate.manifest import paths
 from tollgate.manifest.canonical import digest, serialise
 from tollgate.manifest.sections import Judge
 from tollgate_trainer.data.documents import Message
@@ -52,7 +51,7 @@ class Rubric:
             raise ManifestRefused("a judge is not given, so no rubric can be rated; name one", _FIELD)
         field = "evaluation.prompt_sets.rubric"
         path = prompts.named(subject.settings.prompt_sets.rubric, field, "a prompt set for rubrics")
-        asked = prompts.chosen(prompts.read(subject.root, path, field), subject, self.name)
+        asked = prompts.chosen(prompts.read(subject, path, field), subject, self.name)
         model = load(subject, judge)
         replies, decoding = generate.completions(subject, [prompt.text for prompt in asked])
         flat = [(str(p.text), reply) for p, own in zip(asked, replies, strict=True) for reply in own]
@@ -96,7 +95,7 @@ def load(subject: Subject, judge: Judge) -> Subject:
     from tollgate_trainer.models import tokenizer as tokenizers
     from tollgate_trainer.models.source import Source
 
-    folder = paths.resolve(subject.root, judge.path, f"{_FIELD}.path")
+    folder = subject.find(judge.path, f"{_FIELD}.path")
     if not (folder / "config.json").is_file():
         raise ModelRefused(f"{judge.path} below {subject.root} holds no saved model", f"{_FIELD}.path")
     found = digest_of(inventory(folder))
@@ -163,7 +162,7 @@ def _labels(subject: Subject, judge: Judge) -> dict[str, list[Label]]:
     if judge.labels is None:
         return found
     field = f"{_FIELD}.labels"
-    for origin, record in prompts.rows(subject.root, judge.labels, field):
+    for origin, record in prompts.rows(subject.find(judge.labels, field), judge.labels, field):
         name, prompt, reply = (prompts.text_of(record, key, origin, field) for key in ("rubric", "prompt", "reply"))
         rating = record.get("rating")
         if isinstance(rating, bool) or rating not in _RATINGS:

@@ -6,6 +6,7 @@ of the output folder only; the rest is read-only for it.
 
 from __future__ import annotations
 
+import json
 import os
 import traceback
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate_trainer import durable
 from tollgate_trainer.data import load_documents
 from tollgate_trainer.data.documents import Document
-from tollgate_trainer.evaluate import measuring, scorers
+from tollgate_trainer.evaluate import DEFAULT_CONFIDENCE, SETTINGS, measuring, scorers
 from tollgate_trainer.evaluate.comparing import Pairing
 from tollgate_trainer.evaluate.measuring import Surroundings
 from tollgate_trainer.evaluate.samples import Measured
@@ -52,8 +53,6 @@ if TYPE_CHECKING:
 
 OUTCOME = "evaluation/outcome.json"
 IMAGE = "TOLLGATE_IMAGE"  # the container image with its digest, where the operator tells it
-SETTINGS = "TOLLGATE_EVALUATION_SETTINGS"  # a JSON file that stands in for manifest.evaluation, on a laptop
-DEFAULT_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +70,7 @@ class Request:
     image: str | None
     settings: Evaluation
     baseline: Path | None = None
+    anywhere: bool = False
 
     @classmethod
     def parse(cls, environ: Mapping[str, str]) -> Request:
@@ -87,6 +87,7 @@ class Request:
             model_digest=environ.get(Env.MODEL_DIGEST) or None,
             image=environ.get(IMAGE) or None,
             settings=_settings(environ.get(SETTINGS), loaded.manifest),
+            anywhere=bool(environ.get(SETTINGS)),
             baseline=Path(environ[Env.BASELINE]) if environ.get(Env.BASELINE) else None,
         )
 
@@ -147,11 +148,12 @@ def evaluate(request: Request) -> EvaluationSummary:
             "dataset.splits.validation",
         )
     around = Surroundings(
-        held_out=list({document.hash: document for document in documents.validation}.values()),
+        held_out=list({(one.hash, one.question): one for one in documents.validation}.values()),
         max_length=manifest.hyperparameters.max_seq_length,
         settings=request.settings,
         root=attempt.dataset_root,
         trained_on=documents.digest,
+        anywhere=request.anywhere,
     )
     model, tokenizer = load_finished(folder, attempt.dataset_root)
     measured = measuring.measure(wanted, model, tokenizer, around)
@@ -182,6 +184,10 @@ def evaluate(request: Request) -> EvaluationSummary:
     )
     data = evidence.statement_bytes(facts)
     durable.write(attempt.output_root / Files.EVIDENCE, data)
+    for detail in (one.detail for _, one in measured if one.detail is not None):
+        beside = (attempt.output_root / Files.EVIDENCE).parent / detail.name
+        durable.write(beside.with_suffix(".json"), json.dumps(detail.document, indent=1, ensure_ascii=False).encode())
+        durable.write(beside.with_suffix(".md"), "\n".join((*detail.lines, "")).encode())
     return evidence.summary(data, Files.EVIDENCE)
 
 

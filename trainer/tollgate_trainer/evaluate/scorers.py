@@ -66,7 +66,7 @@ def load(subject: Subject, purpose: Purpose) -> Scorer:
     """
     field = f"evaluation.scorer.{purpose}"
     path = prompts.named(getattr(subject.settings.scorer, purpose), field, f"a scorer for {purpose}")
-    place = paths.resolve(subject.root, path, field)
+    place = subject.find(path, field)
     if place.is_dir():
         return Classifier.load(place, purpose, field, subject)
     if place.is_file():
@@ -223,7 +223,7 @@ class Rules:
         if labelled is None:
             return replace(rules, facts=ScorerFacts(digest=f"sha256:{content.hexdigest()}"))
         examples = []
-        for origin, record in prompts.rows(file.parent, str(labelled), field):
+        for origin, record in prompts.rows(paths.resolve(file.parent, str(labelled), field), str(labelled), field):
             if not isinstance(record.get("label"), bool):
                 raise DatasetRefused(f"{origin}: label must be true or false, not {record.get('label')!r}", field)
             examples.append((prompts.text_of(record, "text", origin, field), bool(record["label"])))

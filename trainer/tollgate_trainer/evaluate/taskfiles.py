@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from tollgate.manifest.canonical import digest, serialise
 from tollgate_trainer.data.documents import Message
@@ -40,10 +40,10 @@ class Item:
         return digest(serialise([self.prompt, list(self.choices), self.right])).removeprefix("sha256:")
 
 
-def read(root: Path, path: str) -> list[Item]:
+def read(subject: Subject, path: str) -> list[Item]:
     """The questions of a task file. Raises: DatasetRefused naming file, line and what is wrong."""
     items: dict[str, Item] = {}
-    for origin, record in prompts.rows(root, path, FIELD):
+    for origin, record in prompts.rows(subject.find(path, FIELD), path, FIELD):
         prompt = prompts.text_of(record, "prompt", origin, FIELD)
         choices, answer = record.get("choices"), record.get("answer")
         if (
@@ -71,7 +71,7 @@ def measure(subject: Subject, files: Mapping[str, float]) -> list[Measured]:
 
     Raises: DatasetRefused.
     """
-    asked = {path: _chosen(read(subject.root, path), subject, path) for path in sorted(files)}
+    asked = {path: _chosen(read(subject, path), subject, path) for path in sorted(files)}
     rates = {path: _answered(subject, items) for path, items in asked.items()}
     form = generate.form(subject)
     digests = {path: _digest(items, subject.max_length, form) for path, items in asked.items()}

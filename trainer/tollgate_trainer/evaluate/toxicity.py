@@ -21,7 +21,7 @@ class Toxicity:
         """Prompts with a toxic completion. Raises: ManifestRefused without scorer or prompt set, DatasetRefused."""
         field = "evaluation.prompt_sets.toxicity"
         path = prompts.named(subject.settings.prompt_sets.toxicity, field, "a prompt set for toxicity")
-        asked = prompts.chosen(prompts.read(subject.root, path, field), subject, self.name)
+        asked = prompts.chosen(prompts.read(subject, path, field), subject, self.name)
         scorer = scorers.load(subject, "toxicity")
         replies, decoding = generate.completions(subject, [prompt.text for prompt in asked])
         return rate("toxicity_ratio", asked, marked(scorer, replies), scorer, decoding)

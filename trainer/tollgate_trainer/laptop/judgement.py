@@ -48,9 +48,10 @@ def read_policy(path: Path) -> Policy:
     return Policy(str((found[0].get("metadata") or {}).get("name") or path.stem), spec)
 
 
-def judge(root: Path, policy: Policy) -> list[GateStatus]:
+def judge(root: Path, policy: Policy, baseline: Path | None = None) -> list[GateStatus]:
     """Verdicts on the evaluation in an output folder, noted beside the evidence. No evidence is Inconclusive.
 
+    baseline: the output folder of the run that checks with maxRegression compare with.
     Raises: LaptopError when the folder has no result of a finished training, or the evidence is not evidence.
     """
     try:
@@ -61,7 +62,9 @@ def judge(root: Path, policy: Policy) -> list[GateStatus]:
         raise LaptopError(f"{root} holds no finished training; run it to the end first")
     status = evaluation(root)
     manifest = _manifest_digest(root)
-    stages = verdict.judge(policy.spec, status, None, verdict.Expected(model=said.model.digest, manifest=manifest))
+    expected = verdict.Expected(model=said.model.digest, manifest=manifest)
+    compared = evaluation(baseline) if baseline is not None else None
+    stages = verdict.judge(policy.spec, status, compared, expected)
     document = {
         "schema": 1,
         "policy": policy.name,

@@ -15,6 +15,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
+EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
 POLICY = click.option("--policy", type=FILE, help="A PromotionPolicy to judge the evaluation by.")
 JSON = click.option("-o", "form", type=click.Choice(["text", "json"]), default="text", help="How to tell the result.")
 
@@ -25,11 +26,44 @@ def _all(command: Any, *options: Callable[[Any], Any]) -> Any:
     return command
 
 
-def of_a_run(command: C) -> C:
-    """The manifest's file, where the run lies, and what it may cost."""
+def evaluation(command: C) -> C:
+    """What is measured, and with what."""
     wrapped: C = _all(
         command,
-        click.argument("file", type=FILE),
+        click.option(
+            "--suite", "suites", multiple=True, metavar="NAME", help="What to measure.  [default: as trained]"
+        ),
+        click.option(
+            "--prompts",
+            multiple=True,
+            metavar="[SET=]FILE",
+            help="A prompt set in place of the manifest's, such as toxicity=prompts.jsonl. Repeatable.",
+        ),
+        click.option(
+            "--settings",
+            "settings_file",
+            type=FILE,
+            help="YAML with an `evaluation` section in place of the manifest's (scorers, judge, completions).",
+        ),
+        click.option("--baseline", type=EXISTING, help="Output folder of a run to compare with on the same prompts."),
+    )
+    return wrapped
+
+
+def of_a_run(command: C) -> C:
+    """The manifest's file, where the run lies, and what it may cost."""
+    return _of_a_run(command, FILE)
+
+
+def of_a_run_or_folder(command: C) -> C:
+    """As of_a_run, where a folder may stand in place of the file."""
+    return _of_a_run(command, click.Path(exists=True, path_type=Path))
+
+
+def _of_a_run(command: C, file: click.Path) -> C:
+    wrapped: C = _all(
+        command,
+        click.argument("file", type=file),
         click.option("--output", type=FOLDER, help="Where the run lies.  [default: output_dir, or runs/<name>]"),
         click.option("--dataset-root", type=FOLDER, help="What dataset.path is relative to.  [default: FILE's folder]"),
         click.option("--name", help="Name of the run.  [default: the manifest's]"),

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from tollgate.api.quantities import format_cents, format_duration, format_usd
 from tollgate.api.training_run import GateStatus
-from tollgate.contract import Files, LastWords, Outcome
+from tollgate.contract import Files, LastWords, Metric, Outcome
 
 _COLOURS = {"Passed": "green", "Failed": "red", "Inconclusive": "yellow"}
 
@@ -79,7 +79,7 @@ def show(ending: Ending, console: Console) -> None:
             say(f"  {line}")
     evaluated = ending.evaluation
     if evaluated is not None and evaluated.evaluation is not None:
-        console.print(_metrics(evaluated))
+        console.print(metrics(evaluated.evaluation.metrics))
     elif evaluated is not None and evaluated.error is not None:
         say(Text(f"The evaluation failed ({evaluated.reason}): {evaluated.error.message}", style="red"))
     if ending.gates:
@@ -130,37 +130,38 @@ def _headline(ending: Ending) -> Text:
     return Text(f"Failed ({words.reason}){at}", style="bold red")
 
 
-def _metrics(evaluated: LastWords) -> Table:
+def metrics(found: Sequence[Metric]) -> Table:
+    """One row per metric; one that no gate may rest on says why."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name, justify in (
-        ("metric", "left"),
-        ("value", "right"),
-        ("lower", "right"),
-        ("upper", "right"),
-        ("n", "right"),
-    ):
-        table.add_column(name, justify="left" if justify == "left" else "right")
-    for metric in evaluated.evaluation.metrics if evaluated.evaluation else []:
+    for name in ("metric", "value", "lower", "upper", "n"):
+        table.add_column(name, justify="left" if name == "metric" else "right")
+    advisory = any(metric.advisory for metric in found)
+    if advisory:
+        table.add_column("advisory")
+    for metric in found:
         ends = (f"{x:.4g}" if x is not None else "?" for x in (metric.lower, metric.upper))
-        table.add_row(metric.name, f"{metric.value:.4g}", *ends, str(metric.samples))
+        why = (metric.advisory or "",) if advisory else ()
+        table.add_row(metric.name, f"{metric.value:.4g}", *ends, str(metric.samples), *why)
     return table
 
 
 def verdicts(gates: Sequence[GateStatus]) -> Table:
     """One row per check, with what was demanded and why it did not pass."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("stage", "demand", "found", "verdict", "why"):
-        table.add_column(name)
+    for name in ("stage", "demand", "value", "bound", "n", "verdict", "why"):
+        table.add_column(name, justify="right" if name in ("value", "bound", "n") else "left")
     for gate in gates:
         style = _COLOURS.get(gate.verdict, "")
         own = "" if any(check.verdict != "Passed" for check in gate.checks) else gate.reason or ""
-        table.add_row(Text(gate.stage, style="bold"), "", "", Text(gate.verdict, style=f"bold {style}"), own)
+        table.add_row(Text(gate.stage, style="bold"), "", "", "", "", Text(gate.verdict, style=f"bold {style}"), own)
         for check in gate.checks:
             end = "" if check.bound == "point" else f" {check.bound}"
-            found = f"{check.bound_value:.4g}" if check.bound_value is not None else "?"
+            numbers = (f"{x:.4g}" if x is not None else "?" for x in (check.value, check.bound_value))
+            samples = str(check.samples) if check.samples is not None else "?"
             verdict = Text(check.verdict, style=_COLOURS.get(check.verdict, ""))
             why = check.reason if check.verdict != "Passed" else ""
-            table.add_row("", f"{check.metric}{end} {check.op} {check.threshold:g}", found, verdict, why)
+            demand = f"{check.metric}{end} {check.op} {check.threshold:g}"
+            table.add_row("", demand, *numbers, samples, verdict, why)
     return table
 
 
