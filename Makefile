@@ -3,6 +3,8 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 RUN := $(BIN)/python -m
+# The folders with a cluster first, one for each process; the rest fills up behind them.
+PYTEST := $(RUN) pytest -n 2 --dist loadscope --no-loadscope-reorder tests/e2e tests/integration tests/unit tests/property
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,14 +17,14 @@ demo: setup ## a real cluster on this machine: train, cap, refuse, judge, promot
 
 test: setup ## what CI runs: unit, property, integration (real control plane), e2e (real kubelet, real torch)
 	@$(BIN)/tollgate local build
-	@$(RUN) pytest -n 2 --dist loadgroup -m "not full" $(ARGS)
+	@$(PYTEST) -m "not full" $(ARGS)
 
 test-quick: setup ## the pure parts only, seconds
 	@$(RUN) pytest tests/unit tests/property -q $(ARGS)
 
 test-full: setup ## every cell of every matrix; before a release
 	@$(BIN)/tollgate local build
-	@$(RUN) pytest -n 2 --dist loadgroup $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 lint: setup ## ruff, mypy strict, import-linter, CRDs in sync
 	@$(BIN)/ruff format --check .

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-CLUSTERS = {"node_cluster": "node", "cluster": "loopback"}
+from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
+
+# A law is about what is true, never about how long a loaded machine takes to show it.
+settings.register_profile("tollgate", deadline=None)
+settings.load_profile("tollgate")
+
+CLUSTERS = ("tests/e2e", "tests/integration")
+"""Folders whose tests share a cluster, which costs its start and its memory. What lies deeper needs none."""
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """One group per cluster, because each costs its start and its memory; otherwise one per file (shared fixtures).
+class ByCluster(LoadScopeScheduling):
+    """A folder with a cluster goes to one process as a whole, any other file by itself (for its fixtures)."""
 
-    At collection, because the processes read the groups before conftest files may modify the list of items.
-    """
-    names = getattr(item, "fixturenames", ())
-    group = next((group for fixture, group in CLUSTERS.items() if fixture in names), item.path.stem)
-    item.add_marker(pytest.mark.xdist_group(group))
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        folder = file.rpartition("/")[0]
+        return folder if folder in CLUSTERS else file
+
+
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> ByCluster:
+    """Asked once by pytest-xdist; its own groups by mark are not seen by pytest 9.2."""
+    return ByCluster(config, log)
