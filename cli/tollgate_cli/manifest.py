@@ -15,6 +15,7 @@ from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.manifest.writing import EXAMPLE, to_yaml
 from tollgate_cli.errors import UserError
 from tollgate_cli.importing import import_
+from tollgate_cli.init import fitted
 
 FILE = click.argument("file", type=click.Path(path_type=Path))
 OUTPUT = click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to answer.")
@@ -103,21 +104,31 @@ def schema() -> None:
 
 @manifest.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default="manifest.yaml")
-def init(file: Path) -> None:
-    """Write an example with comments to FILE (manifest.yaml). `-` prints it.
+@click.option("--data", type=click.Path(path_type=Path), help="Fit it to this data file: format, length, batch.")
+@click.option("--base", metavar="FOLDER", help="With --data: the model to start from, relative to FILE's folder.")
+def init(file: Path, data: Path | None, base: str | None) -> None:
+    """Write a manifest with comments to FILE (manifest.yaml). `-` prints it.
 
-    A file that exists is never overwritten.
+    A file that exists is never overwritten. For your own data:  tollgate manifest init --data data.jsonl
     """
+    if base is not None and data is None:
+        raise UserError("--base goes with --data, whose tokens it counts. Add --data FILE.")
+    if file.exists():
+        raise UserError(f"{file} exists. Name another file, or remove it first.")
+    text = EXAMPLE if data is None else fitted(data, file, base)
     if str(file) == "-":
-        click.echo(EXAMPLE, nl=False)
+        click.echo(text, nl=False)
         return
     try:
         with file.open("x", encoding="utf-8") as stream:
-            stream.write(EXAMPLE)
+            stream.write(text)
     except FileExistsError as error:
         raise UserError(f"{file} exists. Name another file, or remove it first.") from error
     except OSError as error:
         raise UserError(
             f"{file} cannot be written: {error.strerror}. Name a file in a folder that you may write to."
         ) from error
-    click.echo(f"{file} written. Set dataset.path, then: tollgate manifest validate {file}")
+    if data is None:
+        click.echo(f"{file} written. Set dataset.path, then: tollgate manifest validate {file}")
+    else:
+        click.echo(f"{file} written. See what it teaches: tollgate dataset preview {file}")

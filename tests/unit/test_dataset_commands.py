@@ -347,6 +347,8 @@ def test_tables_go_from_type_to_type_and_back(tmp_path: Path, dataset: Command) 
         (("convert", "d.jsonl", "d.jsonl"), "is the file that is read"),
         (("convert", "d.jsonl", "c.jsonl", "--shape", "chat"), "a text does not say which part is the question"),
         (("convert", "odd.jsonl", "c.jsonl"), "of no known shape"),
+        (("analyze", "shared.json"), "make chat of it: tollgate dataset convert shared.json chat.jsonl"),
+        (("validate", "shared.json"), "make chat of it: tollgate dataset convert shared.json chat.jsonl"),
     ],
 )
 def test_bad_input_is_one_line_with_the_fix(
@@ -356,6 +358,7 @@ def test_bad_input_is_one_line_with_the_fix(
     data = jsonl(tmp_path / "d.jsonl", {"text": "one"}, {"text": "two"})
     (tmp_path / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n')
     jsonl(tmp_path / "odd.jsonl", {"sentence": "a"}, {"sentence": "b"})
+    (tmp_path / "shared.json").write_text(json.dumps([SHAREGPT]))
     write_manifest(tmp_path, data)
     before = sorted(path.name for path in tmp_path.iterdir())
     code, said, error = dataset(*arguments)

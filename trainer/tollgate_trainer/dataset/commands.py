@@ -18,7 +18,7 @@ from tollgate_trainer.dataset.making import convert, sample, split
 from tollgate_trainer.dataset.measure import Measure, encoded, lengths
 from tollgate_trainer.dataset.show_lesson import Shown
 from tollgate_trainer.dataset.statistics import Statistics, statistics
-from tollgate_trainer.dataset.subject import Given, parts
+from tollgate_trainer.dataset.subject import Given, format_of, parts
 
 
 @click.group(
@@ -47,7 +47,7 @@ def analyze(subject: Given, tokenizer: Path | None, words: bool, form: str) -> i
     limit = subject.limit if unit.tokenizer is not None else None
     figures = {part.name: statistics(part.documents, lengths(part.documents, unit), limit) for part in found}
     if form == "json":
-        click.echo(json.dumps(_document(subject.shown, unit.unit, unit.how, limit, figures), indent=2))
+        click.echo(json.dumps(_document(subject, unit, limit, figures), indent=2))
     else:
         show.analysis(Console(), subject.shown, unit, limit, figures)
     return 0
@@ -165,11 +165,12 @@ def validate(
     return 1 if failed else 0
 
 
-def _document(source: str, unit: str, how: str, limit: int | None, figures: dict[str, Statistics]) -> dict[str, Any]:
+def _document(subject: Given, unit: Measure, limit: int | None, figures: dict[str, Statistics]) -> dict[str, Any]:
     return {
-        "source": source,
-        "unit": unit,
-        "counted": how,
+        "source": subject.shown,
+        "format": format_of(subject),
+        "unit": unit.unit,
+        "counted": unit.how,
         "maxSeqLength": limit,
         "parts": {name: document(each) for name, each in figures.items()},
     }

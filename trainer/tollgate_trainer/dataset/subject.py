@@ -17,6 +17,7 @@ from tollgate_trainer.data.document import Document
 from tollgate_trainer.data.documents import SUFFIXES, Form, files_of
 from tollgate_trainer.data.formats import TABLES
 from tollgate_trainer.data.records import records
+from tollgate_trainer.dataset import shapes
 from tollgate_trainer.refusal import DatasetRefused
 
 TRAIN, VALIDATION = "train", "validation"
@@ -91,15 +92,47 @@ def guessed_format(file: Path, fields: Mapping[str, Any]) -> str:
     Raises: DatasetRefused.
     """
     form = Form(text=fields.get("text_field", "text"), label=fields.get("label_field", "label"))
-    first = next((each for each in files_of(file, str(file)) if each.suffix in SUFFIXES or file.is_file()), None)
-    if first is None or first.suffix == ".txt":
-        return "auto"
-    record = next(records(first, str(file)), ("", None))[1]
-    if not isinstance(record, dict):
+    record = first_record(file)
+    if record is None:
         return "auto"
     span = ("question" in record or "criterion" in record) and bool({"answer", "answers", "answer_start"} & set(record))
     labelled = form.label in record and (form.text in record or span)
     return {(True, True): "joint", (True, False): "span", (False, True): "classification"}.get((span, labelled), "auto")
+
+
+def first_record(file: Path) -> Mapping[str, Any] | None:
+    """The first record of a file, or of the first file of a folder; None for plain text and for what is no object.
+
+    Raises: DatasetRefused when it cannot be read.
+    """
+    first = next((each for each in files_of(file, str(file)) if each.suffix in SUFFIXES or file.is_file()), None)
+    if first is None or first.suffix == ".txt":
+        return None
+    record = next(records(first, str(file)), ("", None))[1]
+    return record if isinstance(record, dict) else None
+
+
+def format_of(subject: Given) -> str:
+    """The format of the data by name, also where the manifest leaves it to be found out; `auto` when it can't be."""
+    dataset = subject.manifest.dataset
+    if dataset.format != "auto":
+        return dataset.format
+    if dataset.path.endswith(".txt"):
+        return shapes.TEXT
+    record = first_record(paths.resolve(subject.root, dataset.path, "dataset.path"))
+    shape = None if record is None else shapes.shape_of(record, dataset.text_field)
+    return "auto" if shape is None else shapes.READ_AS.get(shape, shape)
+
+
+def refuse_foreign(subject: Given) -> None:
+    """Raises: DatasetRefused for ShareGPT, which the trainer does not read, with the command that mends it."""
+    path = paths.resolve(subject.root, subject.manifest.dataset.path, "dataset.path")
+    record = first_record(path) if path.is_file() else None
+    if record is not None and shapes.shape_of(record, subject.manifest.dataset.text_field) == shapes.SHAREGPT:
+        raise DatasetRefused(
+            f"{subject.manifest.dataset.path} is of ShareGPT's shape (`conversations` of `from` and `value`), which is "
+            f"not trained on as it is; make chat of it: tollgate dataset convert {subject.shown} chat.jsonl"
+        )
 
 
 def is_manifest(file: Path) -> bool:
@@ -120,6 +153,7 @@ def is_manifest(file: Path) -> bool:
 
 def parts(subject: Given) -> tuple[Part, ...]:
     """The documents as the trainer would split them. Raises: DatasetRefused, ManifestError."""
+    refuse_foreign(subject)
     documents = load_documents(subject.manifest, subject.root)
     if not subject.own:
         return (Part(DATA, tuple(documents.train)),)

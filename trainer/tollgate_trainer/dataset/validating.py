@@ -15,7 +15,7 @@ from tollgate_trainer.dataset.checks import Finding, Severity
 from tollgate_trainer.dataset.inspection import inspect
 from tollgate_trainer.dataset.lesson import sums
 from tollgate_trainer.dataset.measure import Measure, encoded
-from tollgate_trainer.dataset.subject import DATA, TRAIN, VALIDATION, Given
+from tollgate_trainer.dataset.subject import DATA, TRAIN, VALIDATION, Given, refuse_foreign
 from tollgate_trainer.refusal import DatasetRefused
 
 Part = tuple[str, Sequence[Document]]
@@ -78,6 +78,7 @@ def validate(
 
 
 def _read(subject: Given, against: Sequence[Path]) -> tuple[list[Part], list[Finding]]:
+    refuse_foreign(subject)
     found: list[Finding] = []
     if subject.own:
         try:

@@ -1,0 +1,85 @@
+"""`tollgate manifest init --data`: the manifest that fits a file, loaded as the trainer loads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tollgate.manifest.loader import load_bytes, load_file
+from tollgate_cli.init import LONGEST, TOKENS_PER_BATCH, Figures, batch_for, length_for, written
+from tollgate_cli.main import main
+from tollgate_trainer.data import load_documents
+from trainer_fixtures import write_chat
+
+
+def test_a_manifest_made_for_a_file_reads_it_and_holds_its_documents(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_chat(tmp_path / "talk.jsonl", 120)
+    path = tmp_path / "m.yaml"
+    assert main(["manifest", "init", str(path), "--data", str(tmp_path / "talk.jsonl")]) == 0
+    loaded = load_file(path).manifest
+    assert (loaded.dataset.path, loaded.dataset.format) == ("talk.jsonl", "chat")
+    documents = load_documents(loaded, tmp_path)
+    assert len(documents.train) + len(documents.validation) == 120
+    capsys.readouterr()
+    assert main(["dataset", "validate", str(path), "-o", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)["findings"]
+    assert [one for one in found if one["check"] in ("length", "loss")] == []
+    assert main(["manifest", "init", str(path), "--data", str(tmp_path / "talk.jsonl")]) == 64, "written over"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["m.yaml", "--data", "absent.jsonl"], "does not exist"),
+        (["m.yaml", "--base", "model"], "--base goes with --data"),
+        (["m.yaml", "--data", "broken.jsonl"], "broken.jsonl is not JSON"),
+        (["m.yaml", "--data", "../outside.jsonl"], "does not lie below"),
+        (["m.yaml", "--data", "broken.jsonl", "--base", "none"], "there is no folder"),
+    ],
+)
+def test_what_cannot_be_fitted_is_told_and_nothing_is_written(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.jsonl").write_text('{"text": ')
+    assert main(["manifest", "init", *arguments]) == 64
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "m.yaml").exists()
+
+
+@given(st.integers(1, 20_000), st.integers(0, 20_000), st.integers(1, 1_000_000))
+def test_length_and_batch_fit_each_other(p95: int, more: int, documents: int) -> None:
+    length = length_for(p95, p95 + more)
+    assert 32 <= length <= LONGEST
+    assert length % 16 == 0
+    assert length >= min(p95, LONGEST)
+    micro, accumulation = batch_for(length, documents)
+    assert micro * accumulation in (4, 8, 16)
+    assert micro == 1 or micro * length <= TOKENS_PER_BATCH
+
+
+@pytest.mark.parametrize("format", ["auto", "chat", "text", "conversations", "prompt_completion", "classification"])
+@pytest.mark.parametrize("base", [None, "models/base", "no"])
+def test_every_manifest_that_is_written_can_be_loaded(format: str, base: str | None) -> None:
+    text = written("no", "yes", Figures(format, 70, 300, 9000, 3, "Tokens."), base)
+    loaded = load_bytes(text.encode(), "made").manifest
+    assert (loaded.name, loaded.dataset.path, loaded.model.base) == ("yes", "no", base)
+
+
+@pytest.mark.parametrize("format", ["span", "joint"])
+@pytest.mark.parametrize("longest", [8, 5000])
+def test_windows_of_a_text_fit_its_length(format: str, longest: int) -> None:
+    text = written("d.jsonl", "m", Figures(format, 70, longest, longest, 0, "Tokens."), None)
+    loaded = load_bytes(text.encode(), "made").manifest
+    assert loaded.task == format
+    assert loaded.span.doc_stride < loaded.hyperparameters.max_seq_length
