@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -146,6 +147,15 @@ class Decoding:
 
 
 @dataclass(frozen=True, slots=True)
+class Detail:
+    """What people read beside a number: written as evaluation/<name>.json and, as Markdown, evaluation/<name>.md."""
+
+    name: str
+    document: Mapping[str, Any]
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """One metric's samples, the digest of the prompts that were asked, and what scored them.
 
@@ -162,3 +172,4 @@ class Measured:
     advisory: str | None = None
     facts: ScorerFacts = ScorerFacts()
     decoding: Decoding | None = None
+    detail: Detail | None = None
