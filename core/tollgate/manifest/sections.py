@@ -31,7 +31,6 @@ Budget = Annotated[
 Sha256 = Annotated[str, Field(pattern=r"^(sha256:)?[0-9a-f]{64}$")]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(gt=0, le=100)]
-Weight = Annotated[float, Field(gt=0, le=100)]
 
 
 class Section(BaseModel):
@@ -67,22 +66,6 @@ class DataSource(Section):
     sha256: Sha256 | None = Field(default=None, description="Checked before training when given.")
 
 
-class DataSource(Section):
-    """Another file or folder that is trained on; what it does not say is as in `dataset`."""
-
-    path: str = Field(min_length=1, description="A file, or a folder of files of one format.")
-    name: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
-        description="In events and as eval_loss/<name>. Default: the file's, without suffix.",
-    )
-    format: (
-        Literal["auto", "conversations", "chat", "prompt_completion", "text", "classification", "span", "joint"] | None
-    ) = None
-    weight: Weight = Field(default=1.0, description="How often its documents are trained on in an epoch.")
-    sha256: Sha256 | None = Field(default=None, description="Checked before training when given.")
-
-
 class Dataset(Section):
     """The training data. `path` is relative to the manifest's file on a laptop and to the dataset volume on a
     cluster.
@@ -94,8 +77,8 @@ class Dataset(Section):
     format: Literal["auto", "conversations", "chat", "prompt_completion", "text", "classification", "span", "joint"] = (
         Field(
             default="auto",
-            description="What a record means; the suffix says how it is read (.json .jsonl .csv .tsv .parquet .txt). auto: "
-            "the task's, or for causal-lm what the keys say (docs/how-to/data.md).",
+            description="What a record means; the suffix says how it is read (.json .jsonl .csv .tsv .parquet .txt). "
+            "auto: the task's, or for causal-lm what the keys say (docs/how-to/data.md).",
         )
     )
     commit_hash: str | None = Field(default=None, description="For people: the revision of the data.")
@@ -124,7 +107,7 @@ class Dataset(Section):
     )
     weight: Weight = Field(
         default=1.0,
-        description="How often the documents of `path` are trained on in an epoch: 2 is twice, 0.5 another half in each.",
+        description="How often documents of `path` are trained on in an epoch: 2 is twice, 0.5 another half in each.",
     )
     streaming: bool = Field(
         default=False,
@@ -132,20 +115,7 @@ class Dataset(Section):
     )
     privacy_preservation_enabled: bool = Field(
         default=False,
-        description="Replace e-mail addresses, telephone numbers, payment cards and IBANs before anything else happens.",
-    )
-    sources: list[DataSource] = Field(default_factory=list, description="More of them, each `{path, name, format, weight, sha256}`; all but path may be left out.")
-    weight: Weight = Field(
-        default=1.0,
-        description="How often the documents of `path` are trained on in an epoch: 2 is twice, 0.5 another half in each.",
-    )
-    streaming: bool = Field(
-        default=False,
-        description="Read documents as they are tokenised instead of keeping them in memory; held-out ones are kept.",
-    )
-    privacy_preservation_enabled: bool = Field(
-        default=False,
-        description="Replace e-mail addresses, telephone numbers, payment cards and IBANs before anything else happens.",
+        description="Replace e-mail addresses, telephone numbers, payment cards and IBANs before anything else.",
     )
     limit: int | None = Field(
         default=None,

@@ -39,7 +39,6 @@ from tollgate_trainer.tasks.choose import task_for
 from tollgate_trainer.tasks.protocol import Task
 from tollgate_trainer.tasks.samples import SampleSplits
 
-
 CHECKPOINT_BYTES_PER_WEIGHT = 12
 """A trained weight and its two moments, in fp32."""
 
