@@ -91,7 +91,7 @@ def _failed(training: Training, error: BaseException) -> int:
     if reason not in USER_FAILURES:
         traceback.print_exception(error)
     print(f"tollgate: rank {attempt.rank}: {reason}: {cause.message}", file=sys.stderr, flush=True)
-    training.goodput.switch(State.STOP)
+    doing = training.goodput.switch(State.STOP)
     seconds: dict[str, float] = dict(training.goodput.seconds())
     words = LastWords(outcome=Outcome.FAILED, reason=reason, error=cause)
     if session is not None:
@@ -111,7 +111,7 @@ def _failed(training: Training, error: BaseException) -> int:
         from tollgate_trainer.lifecycle.memory import advice
 
         cause = cause.model_copy(update={"message": f"{cause.message} ({advice(session)})"})
-        _note_memory(training, cause.message)
+        _note_memory(training, cause.message, doing)
     words = words.model_copy(update={"goodput_seconds": rounded(seconds), "error": cause})
     try:
         training.events.add("end", reason=str(reason), error=cause.message)
@@ -126,7 +126,7 @@ def _failed(training: Training, error: BaseException) -> int:
     return code
 
 
-def _note_memory(training: Training, message: str) -> None:
+def _note_memory(training: Training, message: str, doing: State) -> None:
     """logs/oom.json: what the next attempt's plan and the user need to know."""
     from tollgate_trainer.lifecycle.memory import situation
 
@@ -134,6 +134,8 @@ def _note_memory(training: Training, message: str) -> None:
     record = {"attempt": attempt.number, "rank": attempt.rank, "replan": attempt.replan, "message": message}
     path = attempt.output_root / "logs" / "oom.json"
     try:
-        durable.write(path, json.dumps(record | situation(training.session), indent=1).encode() + b"\n")
+        durable.write(
+            path, json.dumps(record | situation(training.session) | {"state": str(doing)}, indent=1).encode() + b"\n"
+        )
     except OSError as problem:
         print(f"tollgate: {path} could not be written: {problem}", file=sys.stderr)

@@ -33,7 +33,6 @@ def situation(session: Session | None) -> dict[str, Any]:
         found["gpu_bytes"] = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     if session is not None:
         found["step"] = (session.progress.step or 0) + 1
-        found["state"] = str(session.goodput.state)
         found["topology"] = session.state.topology
         found["max_seq_length"] = session.loaded.manifest.hyperparameters.max_seq_length
     return found
