@@ -108,6 +108,8 @@ def run(
             _introduce(display, place, allowed, found, started_from)
             keep(folder, place.attempt, found)
             limits = allowances.environment(reservation)
+            if allowed.per_hour is not None:
+                limits[Env.USD_PER_NODE_HOUR] = format_usd(allowed.per_hour)  # for the plan's estimate
             display.begin(TRAINING, _seconds(place))
             ranks = place.scratch / "ranks" if debug else None
             command = preparation.training_command(count, float(limits[Env.GRACE_SECONDS]), ranks)

@@ -45,6 +45,7 @@ from tollgate_trainer.evaluate.samples import Measured
 from tollgate_trainer.evaluate.suites import Task, suite_digest
 from tollgate_trainer.lifecycle.attempt import Attempt
 from tollgate_trainer.models import ModelInfo, load_finished
+from tollgate_trainer.plan.stored import effective
 from tollgate_trainer.refusal import DatasetRefused, ManifestRefused, ModelRefused, Refused
 from tollgate_trainer.words import hide, secrets
 
@@ -80,7 +81,7 @@ class Request:
         named = tuple(name.strip() for name in environ.get(Env.SUITES, "").split(",") if name.strip())
         return cls(
             attempt=attempt,
-            manifest=loaded.manifest,
+            manifest=effective(loaded.manifest, attempt.output_root, loaded.digest),  # the length that was planned
             manifest_digest=loaded.digest,
             suites=named or loaded.manifest.suites,
             confidence=_confidence(environ.get(Env.CONFIDENCE) or str(DEFAULT_CONFIDENCE)),
