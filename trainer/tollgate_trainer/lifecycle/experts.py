@@ -20,6 +20,10 @@ class ExpertsLog(TrainerCallback):  # type: ignore[misc]
         self.routing, self.session = routing, session
         self._watch = Watch()
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """What preflight routed is no training."""
+        self.routing.take()
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """The figures of all tokens since the last log."""
         if not logs or "loss" not in logs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tollgate_trainer.models.digest import digest_of, inventory
@@ -54,12 +55,12 @@ def load_base(
 def base_digest(source: Source, model: PreTrainedModel) -> str:
     """What an adapter was trained on: the files of a folder, the commit of a hub's model, or weights from a seed.
 
-    Raises: ModelRefused when a hub's model does not say its commit.
+    Raises: ModelRefused when a hub's commit is not known.
     """
     if source.folder is not None:
         return digest_of(inventory(source.folder))
     if source.hub_id is not None:
-        return hub_digest(resolved(source, model))
+        return hub_digest(resolved(source))
     return weights_digest(model)
 
 
@@ -68,14 +69,22 @@ def hub_digest(source: Source) -> str:
     return f"hub:{source.hub_id}@{source.revision}"
 
 
-def resolved(source: Source, model: PreTrainedModel) -> Source:
-    """The source with the exact commit that was loaded in place of a branch or tag. Raises: ModelRefused."""
+def resolved(source: Source) -> Source:
+    """The source with the exact commit in place of a branch or tag; call it after loading, when the cache knows it.
+
+    Raises: ModelRefused when the cache does not.
+    """
     if source.hub_id is None:
         return source
-    commit = model.config._commit_hash
-    if not commit:
-        raise ModelRefused(f"the commit of {source.hub_id} is not known; name its model.revision", "model.revision")
-    return replace(source, revision=str(commit))
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(source.hub_id, "config.json", revision=source.revision)
+    if not isinstance(found, str):
+        raise ModelRefused(
+            f"the commit of {source.hub_id} at {source.revision} is not known; write the commit itself",
+            "model.revision",
+        )
+    return replace(source, revision=Path(found).parent.name)
 
 
 def weights_digest(model: PreTrainedModel) -> str:

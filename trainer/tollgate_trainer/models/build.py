@@ -78,7 +78,7 @@ def build(
         dtype = torch.bfloat16 if halved else torch.float32
         auto = None if head is None else head.loader(source, int(tokenizer.pad_token_id))
         model = load_base(source, dtype, manifest.model.quantization, device, auto)
-        source = resolved(source, model)
+        source = resolved(source)
     embeddings: Any = model.get_input_embeddings()
     rows = int(embeddings.weight.shape[0])
     if len(tokenizer) > rows:
