@@ -42,9 +42,10 @@ class Allowance:
         budget = manifest.resources.max_budget_usd
         if cost is None and budget is not None:
             if price is None:
-                notice = f"the manifest's max_budget_usd of {budget} USD is not held: give a price with --usd-per-hour"
+                shown = format_usd(budget)
+                notice = f"the manifest's max_budget_usd of {shown} USD is not held: give a price with --usd-per-hour"
             else:
-                cost, name = _parsed("resources.max_budget_usd", str(budget), parse_usd), "--max-cost"
+                cost, name = budget, "--max-cost"  # micro-USD already
         return cls(Caps(cost, runtime, None, name, "--max-runtime"), price, notice)
 
     def reservation(self, segments: Iterable[Segment], role: Role) -> Reservation:
