@@ -37,6 +37,10 @@ SUITES = {
         Suite("text", 1, ("bits_per_byte", "text_overlap")),
         Suite("translation", 1, ("translation",)),
         Suite("rubric", 1, ("rubric",)),
+        Suite("classification", 1, ("classification",), limit=2000),
+        Suite("auroc", 1, ("auroc",), limit=2000),
+        Suite("span", 1, ("span",), limit=2000),
+        Suite("joint", 1, ("joint",), limit=2000),
         Suite("legacy", 1, ("toxicity", "crisis", "fairness"), limit=2000),
     )
 }

@@ -174,11 +174,15 @@ def load_finished(model_dir: Path, dataset_root: Path | None = None) -> tuple[Pr
 
     if kind == "config.json":
         own = Source(folder=model_dir)
-        return load_base(own, torch.float32, auto=auto(own)).eval(), tokenizer
+        whole: Any = load_base(own, torch.float32, auto=auto(own))
+        whole.config.tollgate_task = task
+        return whole.eval(), tokenizer
     base = base_of(model_dir, dataset_root)
     loaded = load_base(base.source, torch.float32, base.quantisation, auto=auto(base.source))
     if base.digest.startswith("hub:") and base_digest(base.source, loaded) != base.digest:
         raise ModelRefused(f"the base {base.source.hub_id} is not {base.digest}, which the adapter was trained on")
+    known: Any = loaded.config
+    known.tollgate_task = task
     adapted: Any
     if kind == MOE_LORA:
         from tollgate_trainer.models.moe_lora.model import load_experts

@@ -185,6 +185,12 @@ def _refuse_unfit(config: PretrainedConfig, head: Head) -> None:
         )
 
 
+def task_known(model: Any) -> dict[str, Any] | None:
+    """The task.json that a model was loaded with (load_finished leaves it in the config), None without one."""
+    known: dict[str, Any] | None = getattr(model.config, "tollgate_task", None)
+    return known
+
+
 def read_task(folder: Path) -> dict[str, Any] | None:
     """The task.json of a finished model, None for a causal language model. Raises: ModelRefused."""
     path = folder / TASK_FILE
