@@ -189,7 +189,7 @@ class Wire(BaseModel):
 
 
 class CheckpointRef(Wire):
-    """A committed checkpoint. `path` is relative to the output root."""
+    """A committed checkpoint. `path` is relative to the output root, or a URI where checkpoints lie in a store."""
 
     step: int = Field(ge=0)
     path: str

@@ -266,6 +266,12 @@ class Checkpoint(Section):
     keep_last: int = Field(default=2, ge=1)
     keep_best: int = Field(default=0, ge=0)
     metric: str = "eval_loss"
+    uri: str | None = Field(
+        default=None,
+        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/=+-]*)?$",
+        description="s3://bucket/prefix: checkpoints go there instead of the output folder, uploaded beside the steps; "
+        "one prefix a run. Credentials and endpoint come from the environment.",
+    )
 
 
 class ParallelismOptions(Section):

@@ -17,6 +17,7 @@ QUICK_STEPS = 4
 QUICK_EVERY = 2
 QUICK_DOCUMENTS = 64
 QUICK_QUESTIONS = 20
+QUICK_PREFIX = "quick-test"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,10 @@ def quick_test(manifest: TrainingManifest) -> list[Override]:
         ("dataset", "limit", dataset.limit, min(dataset.limit or QUICK_DOCUMENTS, QUICK_DOCUMENTS)),
         ("evaluation", "max_samples", judged.max_samples, min(judged.max_samples or QUICK_QUESTIONS, QUICK_QUESTIONS)),
     )
-    return [Override((section, field), new, "--quick-test") for section, field, old, new in changes if old != new]
+    found = [Override((section, field), new, "--quick-test") for section, field, old, new in changes if old != new]
+    if (uri := manifest.checkpoint.uri) is not None:
+        found.append(Override(("checkpoint", "uri"), f"{uri.rstrip('/')}/{QUICK_PREFIX}", "--quick-test"))
+    return found
 
 
 def keep(output: Path, attempt: int, found: Effective) -> Path:

@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """What one process asks for. stop: a StopCode; save: 1 when a checkpoint is due by the clock."""
+    """What one process asks for. stop: a StopCode; save: 1 when a checkpoint is due by the clock; busy: 1 while it
+    uploads one; known: 1 in flags that were handed in, 0 where nothing was.
+    """
 
     stop: int = 0
     save: int = 0
+    busy: int = 0
+    known: int = 0
 
 
 class Agreement:

@@ -37,6 +37,7 @@ class Attempt:
     local_rank: int
     world: int
     profile: bool = False
+    local_world: int = 1
 
     @classmethod
     def parse(cls, environ: Mapping[str, str]) -> Attempt:
@@ -69,6 +70,7 @@ class Attempt:
             local_rank=_whole(environ, "LOCAL_RANK", 0),
             world=_whole(environ, "WORLD_SIZE", 1),
             profile=environ.get(Env.PROFILE, "").lower() == "true",
+            local_world=_whole(environ, "LOCAL_WORLD_SIZE", 1),
         )
 
     @property

@@ -34,7 +34,7 @@ def finish(loop: TrainingLoop, built: Built, tokenizer: Any, source: Source, exh
     best, last = session.state.best, session.state.last_evaluation
     chosen, metrics = step, dict(last.metrics) if last is not None else {}
     if plan.tracks_best and best is not None and best.path is not None and best.step != step:
-        loop.restore_weights(session.attempt.output_root / best.path)
+        loop.restore_best(best)
         chosen = best.step
         metrics = loop.evaluate()
     session.goodput.switch(State.SAVE)
@@ -59,6 +59,8 @@ def finish(loop: TrainingLoop, built: Built, tokenizer: Any, source: Source, exh
         loop.checkpoints.close()
         model = ModelRef(path=Files.MODEL, digest=digest)
     model = session.agreement.from_first(model)
+    if loop.remote is not None:
+        loop.remote.close()
     session.goodput.switch(State.STOP)
     session.say("end", step=step, total_steps=plan.total_steps, model=model.digest, chosen_step=chosen, metrics=metrics)
     return words(session, Outcome.COMPLETED, COMPLETED, model, metrics)

@@ -18,13 +18,15 @@ from transformers import Trainer, TrainingArguments
 from tollgate_trainer.data.document import Document
 from tollgate_trainer.data.order import Order, RankBatches
 from tollgate_trainer.lifecycle.checkpoints import CheckpointError, Checkpoints
+from tollgate_trainer.lifecycle.feeding import REAL, Rows, collate_for
 from tollgate_trainer.lifecycle.goodput import State
 from tollgate_trainer.lifecycle.lease import Fenced
 from tollgate_trainer.lifecycle.outcome import NonFinite
+from tollgate_trainer.lifecycle.remote.keeping import Keeping
 from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.lifecycle.sharding import Sharding, make_whole
 from tollgate_trainer.lifecycle.source_sums import SourceSums
-from tollgate_trainer.lifecycle.state import Mode
+from tollgate_trainer.lifecycle.state import Best, Mode
 from tollgate_trainer.lifecycle.stop import StopCode
 from tollgate_trainer.models.moe_lora.model import MoeLoraModel
 from tollgate_trainer.tasks.inputs import takes
@@ -91,8 +93,11 @@ class TrainingLoop(Trainer):
         self.task = task
         self.checkpoints = checkpoints
         self.batches = RankBatches(plan.order, session.attempt.rank)
+        self.rows = Rows(plan.train)
+        self.collate = collate_for(task, plan.order)
         self.step_loss: list[torch.Tensor] = []
         self.last_grad_norm = math.nan
+        self.remote: Keeping | None = None
         self._rotate = rotate
         self._without_cache = {"use_cache": False} if takes(model, "use_cache") else {}
         self.routing = model.routing if isinstance(model, MoeLoraModel) else None
@@ -102,9 +107,9 @@ class TrainingLoop(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Our batches, already this process's own; the library's sharding is not asked."""
         return DataLoader(
-            self.plan.train,  # type: ignore[arg-type]
-            batch_sampler=self.batches,
-            collate_fn=self.task.collate,
+            self.rows,
+            batch_sampler=self.batches,  # type: ignore[arg-type] # rows of numbers, which is what our data takes
+            collate_fn=self.collate,
             pin_memory=self.args.device.type == "cuda",
         )
 
@@ -140,7 +145,8 @@ class TrainingLoop(Trainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """No key-value cache in training."""
-        loss = super().compute_loss(model, {**inputs, **self._without_cache}, *args, **kwargs)
+        given = {name: tensor for name, tensor in inputs.items() if name != REAL}
+        loss = super().compute_loss(model, {**given, **self._without_cache}, *args, **kwargs)
         if self.routing is None:
             return loss
         divided = self.model_accepts_loss_kwargs and kwargs.get("num_items_in_batch") is not None
@@ -148,7 +154,7 @@ class TrainingLoop(Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Forward and backward of one micro-batch; the loss is kept for this step's checks."""
-        mask = inputs.get("attention_mask")
+        mask = inputs.get("attention_mask", inputs.get(REAL))
         # Until backward is over: gradient checkpointing routes the same tokens once more there.
         with self.routing.step(mask, self.args.device) if self.routing is not None else nullcontext():
             loss = super().training_step(model, inputs, *args, **kwargs)
@@ -249,26 +255,46 @@ class TrainingLoop(Trainer):
         step = self.state.global_step
         if self.session.committed is not None and self.session.committed.step == step:
             return  # an evaluation and the clock may both ask at one step
+        ending = step >= self.plan.total_steps or self.session.stopped is not StopCode.NONE
+        ending = ending or self.control.should_training_stop
+        best = self.session.state.best
+        # A save that waited for an earlier upload would hold other weights than those that were evaluated as best.
+        must = ending or (self.plan.tracks_best and best is not None and best.step == step)
         started = time.monotonic()
         self.session.progress.touch()
         with self.session.spend(State.SAVE):
-            agreement = self.session.agreement
-            if self.session.attempt.leads:
+            agreement, attempt = self.session.agreement, self.session.attempt
+            if self.remote is not None and not self.remote.may_begin(step, must=must):
+                return
+            if attempt.leads or (self.remote is not None and attempt.local_rank == 0):
                 self.checkpoints.prepare(step)
             agreement.barrier()
             super()._save_checkpoint(model, trial)
             agreement.barrier()
+            if self.remote is not None:
+                self._upload(step, started, ending)
+                return
             self._commit(step)
         seconds = time.monotonic() - started
         self.session.saves.add(seconds)
         self.session.progress.touch()
         self.session.say("save", step=step, seconds=round(seconds, 3), path=f"checkpoints/checkpoint-{step}")
 
-    def _commit(self, step: int) -> None:
-        """Rank 0 commits and tells the others how it went, so that none waits for one that has failed."""
+    def _upload(self, step: int, started: float, ending: bool) -> None:
+        """What was staged goes to the store while the training goes on, unless it is the last that it does."""
+        assert self.remote is not None
+        run_seconds, folder = self._remember(step), self.checkpoints.staging / f"checkpoint-{step}"
+        if self.session.attempt.leads:
+            self.session.state.write(folder)
+        self.session.agreement.barrier()
+        self.remote.begin(step, folder, self._expected(), time.monotonic() - started, run_seconds[State.STEP])
+        if ending:
+            self.remote.saves.settle()
+        self.session.progress.touch()
+
+    def _remember(self, step: int) -> dict[str, float]:
+        """Bring the lifecycle state to this step; answers the run's seconds by state."""
         session = self.session
-        told: tuple[str, Any] = ("", None)
-        failure: BaseException | None = None
         best = session.state.best
         if best is not None and best.step == step and self.plan.tracks_best:
             session.remember(best=replace(best, path=f"checkpoints/checkpoint-{step}"))
@@ -279,6 +305,14 @@ class TrainingLoop(Trainer):
             tokens=self.plan.order.tokens_until(step),
             goodput={str(name): round(value, 3) for name, value in run_seconds.items()},
         )
+        return run_seconds
+
+    def _commit(self, step: int) -> None:
+        """Rank 0 commits and tells the others how it went, so that none waits for one that has failed."""
+        session = self.session
+        told: tuple[str, Any] = ("", None)
+        failure: BaseException | None = None
+        run_seconds = self._remember(step)
         if session.attempt.leads:
             try:
                 session.state.write(self.checkpoints.staging / f"checkpoint-{step}")
@@ -321,6 +355,14 @@ class TrainingLoop(Trainer):
             schedule: Any = self.lr_scheduler
             torch.save(schedule.state_dict(), Path(output_dir) / "scheduler.pt")
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The optimizer, by whoever holds it, and the schedule."""
+        if checkpoint is None or not self.sharding.load_optimizer(self, Path(checkpoint)):
+            super()._load_optimizer_and_scheduler(checkpoint)
+        else:
+            schedule: Any = self.lr_scheduler
+            schedule.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Shards are loaded by who holds them; a mixture of experts has files of its own, so that nobody takes it for a
         LoRA; the library knows the others.
@@ -333,13 +375,13 @@ class TrainingLoop(Trainer):
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """The optimizer, by whoever holds it, and the schedule."""
-        if checkpoint is None or not self.sharding.load_optimizer(self, Path(checkpoint)):
-            super()._load_optimizer_and_scheduler(checkpoint)
+    def restore_best(self, best: Best) -> None:
+        """Put the best checkpoint's weights into the model. Raises: CheckpointError when a store has lost it."""
+        assert best.path is not None
+        if self.remote is not None:
+            self.restore_weights(self.remote.best(best.step))
         else:
-            schedule: Any = self.lr_scheduler
-            schedule.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
+            self.restore_weights(self.session.attempt.output_root / best.path)
 
     def restore_weights(self, folder: Path) -> None:
         """Put a checkpoint's weights into the model, nothing else."""

@@ -22,6 +22,7 @@ from tollgate_trainer.lifecycle.heartbeat import Beat
 from tollgate_trainer.lifecycle.loop import Plan, TrainingLoop
 from tollgate_trainer.lifecycle.processes import fit_threads
 from tollgate_trainer.lifecycle.profiling import StepProfile
+from tollgate_trainer.lifecycle.remote.keeping import Keeping
 from tollgate_trainer.lifecycle.rotation import Rotation
 from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.lifecycle.sharding import Sharding, sharding_for
@@ -64,6 +65,8 @@ class Run:
         self.manifest = session.loaded.manifest
         self.root = session.attempt.output_root
         self.planning = Planning(session, device)
+        uri = self.manifest.checkpoint.uri
+        self.remote = Keeping(session, uri) if uri is not None else None
 
     def train(self) -> LastWords:
         """Everything from finding the newest checkpoint to the finished model."""
@@ -133,6 +136,8 @@ class Run:
         """The newest valid checkpoint, looked for by one process and told to all."""
         session = self.session
         found = None
+        if self.remote is not None:
+            return self._go_on_from(self.remote.find())
         if session.attempt.leads:
 
             def report(one: Found, problem: str) -> None:
@@ -146,6 +151,11 @@ class Run:
         found = cast("Found | None", session.agreement.from_first(found))
         if found is not None:
             session.committed = found.commit.ref()
+        return self._go_on_from(found)
+
+    def _go_on_from(self, found: Found | None) -> Found | None:
+        session = self.session
+        if found is not None and session.committed is not None:
             session.resumed_from = found.commit.step
             session.state = LifecycleState.read(found.folder)
             session.committed_step_seconds = session.state.goodput.get(State.STEP, 0.0)
@@ -206,7 +216,9 @@ class Run:
             manifest_digest=session.loaded.digest,
             dataset_digest=session.dataset_digest,
         )
-        checkpoints = Checkpoints(self.root, identity, session.lease.check)
+        checkpoints = Checkpoints(self.remote.root if self.remote else self.root, identity, session.lease.check)
+        if self.remote is not None:
+            self.remote.start(identity, plan.keep_last, plan.keep_best, plan.best_metric, plan.best_mode)
         if attempt.leads:
             checkpoints.clear_abandoned()
         arguments = training_arguments(
@@ -225,7 +237,9 @@ class Run:
         )
         model = self.sharding.shard(built.model, built.precision)
         rotation = Rotation(checkpoints, plan, session)
-        return TrainingLoop(session, plan, task, checkpoints, rotation, model, arguments, tokenizer, self.sharding)
+        loop = TrainingLoop(session, plan, task, checkpoints, rotation, model, arguments, tokenizer, self.sharding)
+        loop.remote = self.remote
+        return loop
 
     def _compare(self, before: LifecycleState, now: dict[str, Any], built: Built) -> None:
         """Say whether the resumed run will be bit-equal, and refuse another base than the adapter was trained on."""
@@ -278,6 +292,8 @@ class Run:
             loop.add_callback(StepProfile(session, plan.total_steps - done, self.device))
         session.goodput.switch(State.RESTORE if resumed is not None else State.LOAD)
         loop.train(resume_from_checkpoint=str(resumed.folder) if resumed is not None else None)
+        if self.remote is not None:
+            self.remote.leave()
         return step_end.exhausted
 
     def _shard_as_planned(self, resumed: Found | None) -> None:

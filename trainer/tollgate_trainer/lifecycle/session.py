@@ -42,6 +42,7 @@ class Session:
     state: LifecycleState = field(default_factory=LifecycleState)
     earlier: dict[str, float] = field(default_factory=dict)
     committed: CheckpointRef | None = None
+    saves_under_way: int = 0
     resumed_from: int | None = None
     exact: bool = False
     stopped: StopCode = StopCode.NONE
@@ -93,7 +94,10 @@ class Session:
             kills.append(self.flag.signalled_at + self.attempt.grace)
         if self.attempt.deadline is not None:
             kills.append(self.attempt.deadline)
-        return save_fits(time.time(), min(kills, default=None), self.attempt.grace, self.save_seconds())
+        save = self.save_seconds()
+        if save is not None and self.saves_under_way:
+            save *= 2  # the upload that is under way has to end first
+        return save_fits(time.time(), min(kills, default=None), self.attempt.grace, save)
 
     def save_seconds(self) -> float | None:
         """How long a save takes: measured, or by the volume's speed before the first one; None when not known."""

@@ -70,7 +70,11 @@ class StepEnd(TrainerCallback):
         step = state.global_step
         self._note(step, state)
         last = step >= self.plan.total_steps
-        agreed = self.session.agreement.exchange(Flags(self._own_stop(step), self._save_is_due()))
+        remote = self.loop.remote
+        busy = remote.saves.busy() if remote is not None else 0
+        agreed = self.session.agreement.exchange(Flags(self._own_stop(step), self._save_is_due(), busy, 1))
+        if remote is not None:
+            remote.saves.observe(agreed.busy, bool(agreed.known))
         code = StopCode(agreed.stop)
         if code is not StopCode.NONE and (not last or code > StopCode.DEADLINE):
             self.loop.leave(code)
@@ -81,6 +85,7 @@ class StepEnd(TrainerCallback):
         control.should_evaluate = bool(len(self.plan.validation)) and (last or step % self.plan.eval_every == 0)
         every = self.plan.save_every
         control.should_save = last or bool(agreed.save) or (every is not None and step % every == 0)
+        control.should_save = control.should_save or (remote is not None and remote.saves.due)
         return control
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> Any:
