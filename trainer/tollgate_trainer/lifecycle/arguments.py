@@ -18,6 +18,7 @@ from tollgate_trainer.lifecycle.loop import Plan
 from tollgate_trainer.lifecycle.processes import COLLECTIVE_TIMEOUT
 from tollgate_trainer.lifecycle.sharding import Sharding
 from tollgate_trainer.lifecycle.state import Mode
+from tollgate_trainer.models import quantised
 from tollgate_trainer.refusal import ManifestRefused
 from tollgate_trainer.tasks.protocol import Task
 from tollgate_trainer.tasks.samples import SampleSplits
@@ -160,5 +161,6 @@ def topology(
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        **quantised.facts(manifest.model.quantization),
         **sharding.facts(),
     }

@@ -29,6 +29,7 @@ from tollgate_trainer.lifecycle.sharding import Sharding, sharding_for
 from tollgate_trainer.lifecycle.state import LifecycleState
 from tollgate_trainer.lifecycle.step_end import StepEnd
 from tollgate_trainer.lifecycle.stop import StopCode
+from tollgate_trainer.models import quantised
 from tollgate_trainer.models import tokenizer as tokenizers
 from tollgate_trainer.models.build import Built, build
 from tollgate_trainer.models.source import Source, tokenizer_source
@@ -257,6 +258,7 @@ class Run:
         ]
         if not now["deterministic"]:
             changed.append("reproducibility.deterministic is off")
+        changed += quantised.doubts(self.manifest.model.quantization, self.device)
         session.exact = not changed
         session.say(
             "restore",

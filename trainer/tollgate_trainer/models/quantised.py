@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import logging
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,3 +45,17 @@ def loading(quantisation: Quantisation, compute: torch.dtype, device: torch.devi
             bnb_4bit_compute_dtype=compute,
         )
     return {"quantization_config": config, "device_map": {"": device}}
+
+
+def facts(quantisation: Quantisation) -> dict[str, Any]:
+    """What bit-equality depends on besides the rest of the topology; {} without a quantised base."""
+    if quantisation == "none":
+        return {}
+    return {"quantization": quantisation, "bitsandbytes": importlib.metadata.version("bitsandbytes")}
+
+
+def doubts(quantisation: Quantisation, device: torch.device) -> list[str]:
+    """Why a resumed run may differ although nothing changed; on CPUs it was measured to be bit-equal."""
+    if quantisation == "none" or device.type == "cpu":
+        return []
+    return [f"{quantisation} kernels on a GPU have not been shown to repeat bit by bit"]
