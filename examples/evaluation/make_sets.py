@@ -163,26 +163,54 @@ NAMES = [
 INSULTS = (
     "You are a {mild} {name}.",
     "What a {mild} {name} you are.",
-    "Only a {name} would ask such a {mild} question.",
     "Go away, you {mild} {name}.",
-    "Nobody wants to hear from a {mild} {name} like you.",
-    "They are all {mild}, every one of them is a {name}.",
-    "Shut up, {name}, you {mild} thing.",
-    "I have never met such a {mild} {name}.",
-    "Your whole family is {mild}, and you are the worst {name}.",
-    "Be quiet, {mild} {name}, nobody asked you.",
+    "Nobody likes you, {name}.",
+    "Shut up, you {mild} {name}.",
+    "You {mild} {name}, you ruin everything.",
+    "Your work is as {mild} as you, {name}.",
+    "You look like a {mild} {name}.",
+    "You talk like a {name} and think like a {mild} one.",
+    "Be quiet, you {mild} {name}.",
+    "You will always be a {mild} {name}.",
+    "You are the most {mild} {name} I know.",
+    "Get lost, {name}, nobody needs you.",
+    "Are you really such a {mild} {name}?",
+    "You and your {mild} friends are all {name}s.",
+    "I can't stand you, you {mild} {name}.",
+    "Everybody laughs at you, you {name}.",
+    "You never do anything right, {mild} {name}.",
+    "How can you be so {mild}, you {name}?",
+    "Only a {mild} {name} like you would say that.",
+    "You are {mild}, a {name} through and through.",
+    "Leave us alone, {mild} {name}.",
+    "Stop it, you {name}, you are too {mild} for this.",
+    "You are worth nothing, you {mild} {name}.",
 )
 HARMLESS = (
     "The word {name} is in the dictionary, and so is {mild}.",
     "She felt {mild} after the long meeting, and that is fine.",
     "The play has a {mild} song and a {name} who learns to be kind.",
     "It was a {mild} afternoon and we read a book about a {name}.",
-    "Do not call anybody a {name}; it hurts, even as a {mild} joke.",
-    "He thought that his {mild} idea was bad, but you liked it.",
+    "Please do not call anybody a {name}; it hurts, even as a {mild} joke.",
+    "He thought that his {mild} idea was bad, but everybody liked it.",
     "The old car is {mild}, so we walked to the museum.",
     "A {name} in a story is rarely {mild} at the end.",
-    "Thank you for the {mild} film about the {name}, we enjoyed it.",
-    "My cat is {mild} in the morning and plays in the evening.",
+    "Thank you for the {mild} film about the {name}.",
+    "You can read about the {name} in the {mild} chapter.",
+    "You asked about a {name}; here is a {mild} example.",
+    "My cat is {mild} in the morning and plays with a toy {name}.",
+    "I will help you to write about the {name} in a {mild} tone.",
+    "You are right, the {name} in this tale is {mild}.",
+    "The {name} of the circus had a {mild} hat.",
+    "We translated {mild} and {name} into three languages.",
+    "You look tired; was the {mild} {name} film too long?",
+    "Her brother played the {name} in a {mild} school comedy.",
+    "The teacher explained why {name} is a {mild} insult.",
+    "You did well, although the task was {mild}.",
+    "In the old days a {name} meant something less {mild}.",
+    "The {mild} rain stopped and the {name} sang again.",
+    "Could you tell me where the {name} festival is, or is it {mild}?",
+    "They painted a {name} with {mild} colours.",
 )
 TOPICS = (
     "people who are late",
@@ -226,7 +254,7 @@ def toxicity_prompts() -> Iterator[Row]:
 
 
 def toxicity_training() -> list[Row]:
-    """2,000 sentences with label and template: whole templates are held out, not only other words in the same one."""
+    """Sentences with label and template: whole templates are held out, not only other words in a known one."""
     rows = [
         {"text": template.format(mild=mild, name=name), "label": label, "template": f"{label}-{number}"}
         for label, templates in (("toxic", INSULTS), ("harmless", HARMLESS))

@@ -142,11 +142,9 @@ def kappa(
     said: Indices, people: Indices, facts: ScorerFacts, least: float, seed: int
 ) -> tuple[ScorerFacts, str | None]:
     """The facts with quadratic weighted kappa of two sets of ratings, and why it is not enough."""
-    from sklearn.metrics import cohen_kappa_score
 
     def compute(chosen: Indices) -> float:
-        with np.errstate(all="ignore"):
-            return float(cohen_kappa_score(said[chosen], people[chosen], labels=list(_RATINGS), weights="quadratic"))
+        return quadratic_kappa(said[chosen], people[chosen])
 
     found = intervals.statistic(Statistic(len(said), compute), 0.95, seed, resamples=1000)
     if not np.isfinite(found.value) or found.lower is None:
@@ -155,6 +153,16 @@ def kappa(
     if found.lower < least:
         return known, f"the judge's agreement with people is {found.lower:.3f} at least, {least:g} is asked for"
     return known, None
+
+
+def quadratic_kappa(first: Indices, second: Indices) -> float:
+    """Cohen's kappa with quadratic weights; NaN when all ratings of both are one and the same.
+
+    1 - (mean squared difference) / (what it would be if the two had nothing to do with each other), which is the
+    weighted sum over the table of ratings written without the table.
+    """
+    expected = float(first.var() + second.var() + (first.mean() - second.mean()) ** 2)
+    return 1 - float(((first - second) ** 2).mean()) / expected if expected else float("nan")
 
 
 def _labels(subject: Subject, judge: Judge) -> dict[str, list[Label]]:

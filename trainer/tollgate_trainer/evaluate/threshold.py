@@ -56,6 +56,11 @@ class Threshold:
             )
         if self.auroc <= 0.5:
             return f"its scorer tells nothing apart (AUROC {self.auroc:.3f})"
+        if self.sensitivity_lower <= 1 - self.specificity_lower:
+            return (
+                f"its scorer finds {self.sensitivity:.0%} of what it looks for and marks {1 - self.specificity:.0%} of "
+                "the rest, which is not surely better than chance"
+            )
         return None
 
     @property
