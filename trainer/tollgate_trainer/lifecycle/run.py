@@ -301,7 +301,7 @@ class Run:
     def _shard_as_planned(self, resumed: Found | None) -> None:
         """`parallelism: auto` with a profile: the plan may shard what one process could not hold."""
         planned = self.manifest.parallelism
-        if self.sharding.strategy not in ("single", "ddp") or planned in ("auto", "ddp"):
+        if self.sharding.strategy not in ("single", "ddp") or planned == "auto" or planned == "ddp":
             return
         self.sharding = sharding_for(self.manifest, planned, self.session.attempt, self.device)
         if resumed is not None:
