@@ -45,7 +45,7 @@ def test_the_batches_of_a_process_are_those_that_its_steps_name(order: Order) ->
         shown: list[int] = []
         for epoch in range(2):
             batches.epoch = epoch
-            shown += [index for batch in batches for index in batch]
+            shown += [index for batch in batches for row in batch for index in row]
         steps = range(1, 2 * order.steps_per_epoch + 1)
         assert shown == [index for step in steps for index in order.at_step(step, rank)]
 

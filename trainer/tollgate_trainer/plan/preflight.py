@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from tollgate.planning.devices import Interval
+from tollgate_trainer.lifecycle.feeding import REAL
 from tollgate_trainer.lifecycle.loop import TrainingLoop
 from tollgate_trainer.lifecycle.outcome import MemoryShort
 from tollgate_trainer.plan.hardware import host_available
@@ -276,8 +277,7 @@ def longest_step(loop: TrainingLoop, recompute: bool) -> LongestStep | None:
     model: Any = loop.model
     if loop.sharding.strategy not in ("single", "ddp"):
         return None
-    order = sorted(range(len(loop.plan.train)), key=lambda i: (-int(loop.plan.train.lengths[i]), i))
-    batch = loop.data_collator([loop.plan.train[i] for i in order[: loop.args.per_device_train_batch_size]])
+    batch = loop.collate([loop.rows[row] for row in loop.plan.order.longest(loop.args.per_device_train_batch_size)])
     device = loop.args.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -290,7 +290,8 @@ def longest_step(loop: TrainingLoop, recompute: bool) -> LongestStep | None:
             _wait(device)
             begun = time.monotonic()
             # A mixture of experts routes the same tokens once more in backward, so the step stays open until then.
-            routed = loop.routing.step(inputs.get("attention_mask"), device) if loop.routing else nullcontext()
+            mask = inputs.get("attention_mask", inputs.get(REAL))
+            routed = loop.routing.step(mask, device) if loop.routing else nullcontext()
             with routed, loop.accelerator.autocast():
                 loss = loop.compute_loss(model, inputs)
                 loss.backward()
