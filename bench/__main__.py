@@ -1,6 +1,7 @@
 """`python -m bench [NAME ...]`: api-calls, event-cpu, crashes; without a name these three.
 
-`python -m bench cap [--rounds N]` needs root and takes options, so it stands alone.
+`python -m bench cap [--rounds N]` needs root and takes options, `python -m bench moe-lora` trains models: each stands
+alone.
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ def main(names: list[str]) -> int:
     """Runs them in order; answers 1 when one found something that must not be."""
     if names[:1] == ["cap"]:
         return cap.main(names[1:])
+    if names == ["moe-lora"]:
+        from bench import moe_lora  # torch takes seconds
+
+        return moe_lora.main()
     unknown = [name for name in names if name not in BENCHES]
     if unknown:
-        print(f"bench: {unknown[0]!r} is not known; there are {', '.join(BENCHES)}, cap", file=sys.stderr)
+        print(f"bench: {unknown[0]!r} is not known; there are {', '.join(BENCHES)}, cap, moe-lora", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a bench that is ended takes its cluster down
     return int(any([BENCHES[name]() for name in names or BENCHES]))

@@ -16,7 +16,7 @@ from trainer_fixtures import REPOSITORY
 EXAMPLES = REPOSITORY / "examples"
 
 
-@pytest.mark.parametrize("name", ["manifest.yaml", "manifest-lora.yaml"])
+@pytest.mark.parametrize("name", ["manifest.yaml", "manifest-lora.yaml", "manifest-moe-lora.yaml"])
 def test_the_example_manifests_are_valid_and_can_be_trained_by_this_version(name: str) -> None:
     assert load_file(EXAMPLES / name).manifest.reproducibility.deterministic
 
