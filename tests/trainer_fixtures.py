@@ -157,10 +157,14 @@ class Gang:
             *target,
         ]
 
+    def take_lease(self, attempt: int) -> None:
+        """As the launcher does it before it starts anybody."""
+        Lease.acquire(self.output, Holder.here(self.uid, attempt, "tiny", "test", datetime.now(UTC)), take_over=True)
+
     def start(self, attempt: int, processes: int = 1, script: str | None = None, **more: str) -> subprocess.Popen[str]:
         """Take the lease and start torchrun; one process needs no torchrun."""
         environ = self.environment(attempt, processes, **more)
-        Lease.acquire(self.output, Holder.here(self.uid, attempt, "tiny", "test", datetime.now(UTC)), take_over=True)
+        self.take_lease(attempt)
         if processes == 1 and script is None:
             command = [sys.executable, "-m", "tollgate_trainer", "train"]
         elif processes == 1:
@@ -215,11 +219,11 @@ class Gang:
         return {record["step"]: record["loss"] for record in records}
 
 
-def gang(root: Path, **changes: Any) -> Gang:
-    """A run with its data in place."""
+def gang(root: Path, extra: dict[str, str] | None = None, **changes: Any) -> Gang:
+    """A run with its data in place. extra: more environment for all its attempts."""
     (root / "data").mkdir(parents=True, exist_ok=True)
     write_conversations(root / "data" / "data.json")
-    return Gang(root, manifest(**changes))
+    return Gang(root, manifest(**changes), extra=extra or {})
 
 
 @contextmanager

@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import nn
@@ -24,6 +25,8 @@ from tollgate_trainer.refusal import ManifestRefused
 if TYPE_CHECKING:
     from tollgate_trainer.lifecycle.batching import Batching
     from tollgate_trainer.lifecycle.loop import TrainingLoop
+
+Precision = Literal["bf16", "fp16", "fp32"]
 
 SHARED_MEMORY_OP = "deepspeed_shm_comm"
 """Compiled at the first use on CPUs, and used by nothing that trains."""
@@ -77,23 +80,33 @@ class Zero:
         adam = ("deepspeed" if self.native_adam else "torch") if offload == "cpu" else "torch"
         return {"strategy": self.strategy, "deepspeed": self.version, "offload": offload, "adam": adam}
 
-    def loading(self) -> AbstractContextManager[object]:
-        """Nothing special: each process makes the whole model and gives up what is not its own at preparation."""
-        return nullcontext()
+    def loading(self, from_files: bool) -> AbstractContextManager[object]:
+        """Stage 3 cuts files into shards while it reads them: the first process reads, no other holds a whole copy.
+
+        Weights from a seed are made whole in each process, as with every other strategy, so that they are the same.
+        """
+        if self.stage < 3 or not from_files:
+            return nullcontext()
+        hyper = self.manifest.hyperparameters
+        batch = Batch(hyper.per_device_train_batch_size, hyper.gradient_accumulation_steps, self.attempt.world)
+        return _partitioned(self._config(batch, self._precision_of_weights()))
+
+    def _precision_of_weights(self) -> Precision:
+        from tollgate_trainer.models.build import precision_for
+
+        found: Any = precision_for(self.manifest, self.gpus)
+        return cast("Precision", found)
+
+    def _config(self, batch: Batch, precision: Precision) -> dict[str, Any]:
+        return deepspeed_config(
+            self.manifest, self.strategy, precision, batch, gpus=self.gpus, native_adam=self.native_adam
+        )
 
     def arguments(self, batching: Batching, precision: str) -> dict[str, Any]:
         """DeepSpeed's configuration, and the process count that was found out before."""
         self._precision = precision
         batch = Batch(batching.micro_batch, batching.accumulation, batching.world)
-        config = deepspeed_config(
-            self.manifest,
-            self.strategy,
-            precision,  # type: ignore[arg-type]
-            batch,
-            gpus=self.gpus,
-            native_adam=self.native_adam,
-        )
-        more: dict[str, Any] = {"deepspeed": config}
+        more: dict[str, Any] = {"deepspeed": self._config(batch, cast("Precision", precision))}
         if not self.gpus:
             more["accelerator_config"] = {"use_configured_state": True}
         if self.manifest.parallelism_options.offload == "cpu":
@@ -153,6 +166,9 @@ class Zero:
         """The library does it, with the weights."""
         return False
 
+    def settle(self, model: nn.Module) -> None:
+        """They are there: hooks put them back after each pass."""
+
     def gathered(self, parameter: nn.Parameter) -> torch.Tensor | None:
         """Whole in every process for a moment, kept by the first."""
         if self.stage < 3 or not hasattr(parameter, "ds_id"):
@@ -161,6 +177,21 @@ class Zero:
 
         with deepspeed.zero.GatheredParameters([parameter]):
             return parameter.detach().to("cpu", copy=True) if self.attempt.leads else None
+
+
+@contextmanager
+def _partitioned(config: dict[str, Any]) -> Iterator[None]:
+    """The library looks for this object, which it holds only weakly, when it loads weights."""
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
+
+    make: Any = HfDeepSpeedConfig
+    forget: Any = unset_hf_deepspeed_config
+    kept = make(config)
+    try:
+        yield
+    finally:
+        del kept
+        forget()
 
 
 def extensions_folder(deepspeed: str) -> Path:

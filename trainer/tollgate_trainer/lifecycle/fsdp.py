@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from tollgate.manifest.training_manifest import TrainingManifest
@@ -55,7 +55,7 @@ class FullyShard:
         """Its name and where the weights lie."""
         return {"strategy": self.strategy, "offload": "cpu" if self.offload else "none"}
 
-    def loading(self) -> AbstractContextManager[object]:
+    def loading(self, from_files: bool) -> AbstractContextManager[object]:
         """Nothing special: each process makes the whole model on the host and keeps its shards."""
         return nullcontext()
 
@@ -121,10 +121,15 @@ class FullyShard:
         set_optimizer_state_dict(model_of(loop), optimizer, state, options=self.options)
         return True
 
+    def settle(self, model: nn.Module) -> None:
+        """After a forward pass without a backward one the outermost parameters are still whole."""
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
     def gathered(self, parameter: nn.Parameter) -> torch.Tensor | None:
         """Whole in every process for a moment, kept by the first."""
-        if not isinstance(parameter, DTensor):
-            return parameter.detach() if self.attempt.leads else None
+        assert isinstance(parameter, DTensor), "a parameter is not in its shards"
         whole: torch.Tensor = parameter.full_tensor()
         return whole.detach().to("cpu", copy=True) if self.attempt.leads else None
 

@@ -93,7 +93,7 @@ class Run:
         )
         splits = self._encode(task, tokenizer)
         self._go_to(State.LOAD)
-        with self.sharding.loading():
+        with self.sharding.loading(self.source.folder is not None or self.source.hub_id is not None):
             built = build(self.manifest, session.attempt.dataset_root, tokenizer, self.device, task.head)
         fit_threads(built.parameters)
         loop = self._loop(task, splits, batches, built, tokenizer, resumed)

@@ -39,8 +39,8 @@ class Sharding(Protocol):
         """What has to be the same for the same numbers, for the topology."""
         ...
 
-    def loading(self) -> AbstractContextManager[object]:
-        """Entered while the model is made or loaded."""
+    def loading(self, from_files: bool) -> AbstractContextManager[object]:
+        """Entered while the model is made (with seeded weights) or loaded from files."""
         ...
 
     def arguments(self, batching: Batching, precision: str) -> dict[str, Any]:
@@ -71,6 +71,10 @@ class Sharding(Protocol):
         """Put a checkpoint's optimizer in place; False leaves it to the training library."""
         ...
 
+    def settle(self, model: nn.Module) -> None:
+        """Bring every parameter back into its shards, before they are gathered one by one."""
+        ...
+
     def gathered(self, parameter: nn.Parameter) -> torch.Tensor | None:
         """The whole parameter in the first process, None in the others; the same parameters in the same order."""
         ...
@@ -89,7 +93,7 @@ class Replicated:
         """Nothing but its name."""
         return {"strategy": self.strategy}
 
-    def loading(self) -> AbstractContextManager[object]:
+    def loading(self, from_files: bool) -> AbstractContextManager[object]:
         """Nothing special."""
         return nullcontext()
 
@@ -119,6 +123,9 @@ class Replicated:
     def load_optimizer(self, loop: TrainingLoop, folder: Path) -> bool:
         """The library does it."""
         return False
+
+    def settle(self, model: nn.Module) -> None:
+        """There are no shards."""
 
     def gathered(self, parameter: nn.Parameter) -> torch.Tensor | None:
         """It is whole."""
@@ -166,6 +173,7 @@ def make_whole(sharding: Sharding, model: nn.Module, frozen: bool) -> None:
     """
     if isinstance(sharding, Replicated):
         return
+    sharding.settle(model)
     whole: dict[int, nn.Parameter] = {}
     for module, name, parameter in list(_parameters(model)):
         if not frozen and not parameter.requires_grad:

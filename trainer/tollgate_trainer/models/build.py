@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,11 @@ class Built:
     base_digest: str | None
     parameters: int
     trainable: int
+
+
+def whole_shape(parameter: torch.Tensor) -> tuple[int, ...]:
+    """The shape of a weight; one that was cut into shards while it was loaded (ZeRO-3) remembers it."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def precision_for(manifest: TrainingManifest, cuda: bool) -> Precision:
@@ -80,7 +86,7 @@ def build(
         model = load_base(source, dtype, manifest.model.quantization, device, auto)
         source = resolved(source)
     embeddings: Any = model.get_input_embeddings()
-    rows = int(embeddings.weight.shape[0])
+    rows = int(whole_shape(embeddings.weight)[0])
     if len(tokenizer) > rows:
         raise ModelRefused(
             f"the tokenizer has {len(tokenizer)} entries but the model only {rows} embeddings; use the model's own "
@@ -98,8 +104,8 @@ def build(
         if manifest.hyperparameters.gradient_checkpointing:
             prepare: Any = model.enable_input_require_grads  # the first checkpointed layer's input is frozen otherwise
             prepare()
-    parameters = sum(p.numel() for p in model.parameters())
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    parameters = sum(math.prod(whole_shape(p)) for p in model.parameters())
+    trainable = sum(math.prod(whole_shape(p)) for p in model.parameters() if p.requires_grad)
     return Built(model, source, precision, digest, parameters, trainable)
 
 
