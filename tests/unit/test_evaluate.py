@@ -121,7 +121,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Trained]:
             optimiser.step()
             optimiser.zero_grad()
         record = {"manifest_digest": loaded.digest, "dataset_digest": documents.digest, "uid": "u1"}
-        digest = finished.save(model, words, root / "output", 1, record, None, None, None)
+        digest = finished.save(model, words, root / "output", 1, record)
         (root / "manifest.json").write_bytes(loaded.canonical)
         environ = {
             Env.RUN: "talks",
@@ -298,3 +298,84 @@ def test_an_evaluator_that_can_t_be_loaded_is_an_error() -> None:
 
 def test_a_suite_asked_for_twice_measures_once() -> None:
     assert len(suites.tasks(["standard", "standard"])) == 2
+
+
+def test_every_evaluator_of_tollgate_is_found_by_the_same_entry_points_as_others() -> None:
+    for suite in suites.SUITES.values():
+        for task in suites.tasks([suite.name]):
+            assert task.evaluator.name in suite.evaluators
+
+
+def test_the_untrained_model_is_worse_than_its_baseline_on_the_same_prompts_and_the_gate_uses_that(
+    make: Callable[[int], Trained], trained: Trained
+) -> None:
+    untrained = make(0)
+    assert run.main(untrained.environ | {Env.BASELINE: str(trained.root / "output")}) == 0
+    summary = untrained.outcome().evaluation
+    assert summary is not None
+    assert summary.baseline_digest == trained.environ[Env.MODEL_DIGEST]
+    metrics = {metric.name: metric for metric in summary.metrics}
+    quality, worse = metrics["quality_score_delta"], metrics["perplexity_delta"]
+    assert quality.upper is not None
+    assert quality.upper < 0
+    assert worse.lower is not None
+    assert worse.lower > 0
+    facts = evidence.parse_statement((untrained.root / "output" / Files.EVIDENCE).read_bytes())
+    stated = next(metric for metric in facts.metrics if metric.name == "quality_score")
+    assert stated.comparison is not None
+    assert stated.comparison.mcnemar is not None
+    assert stated.comparison.mcnemar < 0.01
+    body = {"metric": "quality_score", "op": ">=", "threshold": -1, "baseline": {"maxRegression": 0.02}}
+    policy = PromotionPolicySpec.model_validate({"stages": [{"name": "staging", "checks": [body]}]})
+    theirs = trained.outcome().evaluation
+    assert theirs is not None
+    (gate,) = verdict.judge(
+        policy,
+        evidence.evaluation_status(summary),
+        evidence.evaluation_status(theirs),
+        verdict.Expected(summary.model_digest, summary.manifest_digest),
+    )
+    assert gate.verdict == "Failed"
+    assert gate.checks[0].reason is not None
+    assert f"by {-quality.upper:.6g} at least" in gate.checks[0].reason, "the paired difference, not the two intervals"
+
+
+def test_another_evaluation_than_the_manifest_s_is_another_suite(trained: Trained, tmp_path: Path) -> None:
+    other = trained.copy(tmp_path / "other")
+    (other.root / "settings.json").write_text(json.dumps({"max_samples": 25}))
+    assert run.main(other.environ | {"TOLLGATE_EVALUATION_SETTINGS": str(other.root / "settings.json")}) == 0
+    usual, small = trained.outcome().evaluation, other.outcome().evaluation
+    assert usual is not None
+    assert small is not None
+    assert {metric.samples for metric in small.metrics} == {25}
+    assert small.suite_digest != usual.suite_digest
+
+
+def test_a_scorer_that_is_not_there_fails_the_evaluation_and_leaves_no_evidence(
+    trained: Trained, tmp_path: Path
+) -> None:
+    made = trained.copy(tmp_path / "made")
+    (made.root / "output" / Files.EVIDENCE).unlink()
+    (made.root / "data/prompts.jsonl").write_text('{"prompt": "Tell me."}\n')
+    settings = {"prompt_sets": {"toxicity": "prompts.jsonl"}, "scorer": {"toxicity": "nowhere"}}
+    (made.root / "settings.json").write_text(json.dumps(settings))
+    asked = {"TOLLGATE_EVALUATION_SETTINGS": str(made.root / "settings.json"), Env.SUITES: "toxicity"}
+    assert run.main(made.environ | asked) == 64
+    words = made.outcome()
+    assert words.error is not None
+    assert "there is no scorer nowhere" in words.error.message
+    assert not (made.root / "output" / Files.EVIDENCE).exists()
+
+
+def test_advisory_metrics_leave_the_termination_message_before_those_that_decide(trained: Trained) -> None:
+    words = trained.outcome()
+    assert words.evaluation is not None
+    metric = words.evaluation.metrics[0]
+    many = [metric.model_copy(update={"name": f"m{i}", "advisory": "shown only " * 5}) for i in range(40)]
+    crowded = words.evaluation.model_copy(update={"metrics": [*many, *words.evaluation.metrics]})
+    message = words.model_copy(update={"evaluation": crowded}).to_termination_message()
+    assert len(message.encode()) <= 4096
+    kept = LastWords.parse(message)
+    assert kept is not None
+    assert kept.evaluation is not None
+    assert kept.evaluation.metrics == words.evaluation.metrics
