@@ -24,6 +24,7 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
         (
             ("plan", "Say what a run will need: numbers, memory, time and money."),
             ("run", "Train a manifest on this machine."),
+            ("checkpoint", "List, check and remove checkpoints."),
             ("evaluate", "Measure a trained model again."),
             ("gate", "Judge an evaluation by a promotion policy."),
             ("report", "Write or show the report of a run."),

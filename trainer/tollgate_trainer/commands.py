@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
@@ -31,7 +29,6 @@ from tollgate_trainer.laptop.preparation import LaptopError, Workplace
 from tollgate_trainer.laptop.wishes import Effective, Wishes, effective, keep
 
 GATE_FAILED, GATE_INCONCLUSIVE = 1, 3  # 2 is what a shell's user gets for a mistyped option
-QUICK_TEST_MARK = ".quick-test"  # in a folder that --quick-test made, and that it may therefore empty
 
 
 @click.command(
@@ -47,7 +44,7 @@ QUICK_TEST_MARK = ".quick-test"  # in a folder that --quick-test made, and that 
 )
 @click.option(
     "--resume",
-    metavar="auto|PATH|none",
+    metavar="auto|PATH|URI|none",
     default="auto",
     show_default=True,
     help="Go on from the newest checkpoint, from the one in PATH, or move earlier work aside and begin anew.",
@@ -94,8 +91,8 @@ def run(
     fresh = fresh or resume == "none" or wishes.quick_test
     with preparation.occupied(folder), tempfile.TemporaryDirectory(prefix="tollgate-") as scratch:
         if wishes.quick_test:
-            _empty_quick_test(folder)
-        started_from = _start_from(resume, folder, loaded.digest)
+            starting_point.empty_quick_test(folder, loaded.manifest.checkpoint.uri)
+        started_from = starting_point.prepare(resume, folder, loaded)
         place = replace(
             preparation.workplace(loaded, title, dataset_root or file.parent, folder, Path(scratch), fresh),
             debug=debug,
@@ -248,31 +245,6 @@ def _suffix(wishes: Wishes) -> str:
     if wishes.quick_test:
         return "-quick-test"
     return f"-{wishes.max_steps}-steps" if wishes.max_steps is not None else ""
-
-
-def _empty_quick_test(folder: Path) -> None:
-    """A quick test begins anew. Only what another quick test left here is removed; other work is moved aside."""
-    mark = folder / QUICK_TEST_MARK
-    if mark.exists():
-        for path in folder.iterdir():
-            if path.name in (QUICK_TEST_MARK, preparation.LOCK):
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-    elif all(path.name == preparation.LOCK for path in folder.iterdir()):
-        mark.touch()
-
-
-def _start_from(resume: str, folder: Path, manifest_digest: str) -> str:
-    """Put the checkpoint of --resume PATH in place; answers what was done, "" for auto and none."""
-    if resume in ("auto", "none"):
-        return ""
-    try:
-        return starting_point.take(starting_point.find(Path(resume)), folder, manifest_digest, datetime.now(UTC))
-    except OSError as error:
-        raise LaptopError(f"--resume {resume}: the checkpoint can't be put into {folder}: {error}") from error
 
 
 def _introduce(display: Display, place: Workplace, allowed: Allowance, found: Effective, started_from: str) -> None:
