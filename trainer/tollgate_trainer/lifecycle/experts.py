@@ -13,7 +13,7 @@ from tollgate_trainer.models.moe_lora.routing import Routing
 DIGITS = 5
 
 
-class ExpertsLog(TrainerCallback):  # type: ignore[misc]
+class ExpertsLog(TrainerCallback):
     """Joined to a training of a mixture of LoRA experts."""
 
     def __init__(self, routing: Routing, session: Session) -> None:

@@ -56,7 +56,7 @@ def gates(probabilities: torch.Tensor, top_k: int) -> torch.Tensor:
     return kept / kept.sum(-1, keepdim=True)
 
 
-class MoeLoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]
+class MoeLoraLinear(nn.Module, LoraLayer):
     """Replaces a linear layer (plain, 8-bit or 4-bit; its base is only ever called)."""
 
     adapter_layer_names = (*LoraLayer.adapter_layer_names, "lora_router")
@@ -87,8 +87,10 @@ class MoeLoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]
         """Make the weights: A as for one LoRA, B zero (so the layer begins as its base), the router as any linear."""
         if config.use_dora:
             raise ValueError("DoRA scales the one merged weight, which a mixture of experts does not have")
+        assert self.in_features is not None  # only linear layers are registered
         self.lora_router[adapter_name] = Router(self.in_features, self.moe.experts, bias=False)
-        super().update_layer(adapter_name, r, lora_alpha, config)
+        alpha: Any = lora_alpha  # typed as int, but any number will do
+        super().update_layer(adapter_name, r, alpha, config)
         self.scaling[adapter_name] = self.moe.scaling
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -102,7 +104,8 @@ class MoeLoraLinear(nn.Module, LoraLayer):  # type: ignore[misc]
             probabilities = self.lora_router[name](x).softmax(-1)
             g = gates(probabilities, self.moe.top_k)
             self.routing.record(self.name, probabilities, g)
-            a, b = self.lora_A[name], self.lora_B[name]
+            a: Any = self.lora_A[name]
+            b: Any = self.lora_B[name]
             inner = x if torch.is_autocast_enabled(x.device.type) else x.to(a.weight.dtype)
             h = a(self.lora_dropout[name](inner)).unflatten(-1, (self.moe.experts, self.moe.rank))
             h = h * g.unsqueeze(-1).to(h.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora.layer import LoraLayer
@@ -22,7 +22,7 @@ from tollgate_trainer.refusal import ModelRefused
 ADAPTER = "default"
 
 
-class MoeLoraModel(PeftModel):  # type: ignore[misc]
+class MoeLoraModel(PeftModel):
     """A PEFT model of custom layers.
 
     A plain `PeftModel.from_pretrained` of its files would load and be wrong, so it has its own, in which PEFT finds
@@ -109,7 +109,8 @@ class MoeLoraModel(PeftModel):  # type: ignore[misc]
 
     def bare(self) -> Any:
         """The base without its experts. The experts are gone after that, so save them first."""
-        return self.base_model.unload()
+        tuner: Any = self.base_model
+        return tuner.unload()
 
 
 def with_experts(base: nn.Module, config: MoeLoraConfig) -> MoeLoraModel:
@@ -140,4 +141,4 @@ def load_experts(base: nn.Module, folder: Path) -> MoeLoraModel:
     model = with_experts(base, MoeLoraConfig.read(folder))
     model.load_weights(folder)
     model.requires_grad_(False)
-    return cast(MoeLoraModel, model.eval())
+    return model.eval()
