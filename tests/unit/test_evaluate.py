@@ -379,3 +379,17 @@ def test_advisory_metrics_leave_the_termination_message_before_those_that_decide
     assert kept is not None
     assert kept.evaluation is not None
     assert kept.evaluation.metrics == words.evaluation.metrics
+
+
+def test_a_baseline_whose_files_are_gone_or_changed_is_not_compared_and_stops_nothing(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = trained.copy(tmp_path / "made")
+    broken = trained.copy(tmp_path / "broken")
+    break_weights(broken)
+    assert run.main(made.environ | {Env.BASELINE: str(broken.root / "output")}) == 0
+    summary = made.outcome().evaluation
+    assert summary is not None
+    assert summary.baseline_digest is None
+    assert {metric.name for metric in summary.metrics} == {"perplexity", "quality_score"}
+    assert "nothing is compared prompt by prompt" in capsys.readouterr().out

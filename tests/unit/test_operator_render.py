@@ -94,6 +94,7 @@ ORDERS = {
         suites=("standard", "care"),
         confidence=0.95,
         model_digest="sha256:" + "a" * 64,
+        baseline="older",
         reservation=Reservation(1800, 400_000, StopReason.EVALUATION_TIMEOUT, 120),
     ),
     "service-rendezvous": None,

@@ -42,8 +42,8 @@ NODE_LOSS_SECONDS: Final = 60
 class Order:
     """One attempt, decided: everything that its Job is made from.
 
-    `processes`: per pod, one for each GPU, or one. `manifest`: the canonical JSON. `suites`, `confidence` and
-    `model_digest` are of an evaluation.
+    `processes`: per pod, one for each GPU, or one. `manifest`: the canonical JSON. `suites`, `confidence`,
+    `model_digest` and `baseline` (the folder of the run to compare with, below the output claim) are of an evaluation.
     """
 
     namespace: str
@@ -67,6 +67,7 @@ class Order:
     suites: tuple[str, ...] = ()
     confidence: float | None = None
     model_digest: str | None = None
+    baseline: str | None = None
 
     @property
     def name(self) -> str:

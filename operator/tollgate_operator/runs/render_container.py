@@ -115,6 +115,8 @@ def environment(order: Order) -> list[dict[str, Any]]:
             ours[Env.CONFIDENCE] = str(order.confidence)
         if order.model_digest is not None:
             ours[Env.MODEL_DIGEST] = order.model_digest
+        if order.baseline is not None:
+            ours[Env.BASELINE] = below(OUTPUT_MOUNT, order.baseline)
     theirs = dict(order.profile.env)
     if order.nodes > 1:
         theirs |= order.profile.fabric.env

@@ -21,6 +21,7 @@ from tollgate_operator.runs.admission import is_over
 from tollgate_operator.runs.classify import LIMIT_STOPS
 from tollgate_operator.runs.counting import count
 from tollgate_operator.runs.ledgering import lost_with_node
+from tollgate_operator.runs.names import folder_path
 from tollgate_operator.runs.situation import Situation, with_attempt
 from tollgate_operator.runs.status import Told, tell
 from tollgate_operator.runs.stopping import end_job
@@ -106,7 +107,21 @@ def order_of(situation: Situation, attempt: Attempt, agreed: Terms) -> render.Or
         suites=tuple(wanted.suites) if evaluating else (),
         confidence=strictest_confidence(policy) if evaluating and policy is not None else None,
         model_digest=situation.status.model.digest if evaluating and situation.status.model else None,
+        baseline=baseline_folder(situation) if evaluating else None,
     )
+
+
+def baseline_folder(situation: Situation) -> str | None:
+    """Where the baseline's finished model can be read by the evaluation pod: below the same output claim.
+
+    None without a baseline, without its model, and on another claim; then the gate compares the two evaluations.
+    """
+    baseline = situation.baseline
+    if baseline is None or baseline.spec is None or baseline.status.model is None:
+        return None
+    theirs = baseline.spec.storage.output
+    same = theirs.claim_name == situation.spec.storage.output.claim_name
+    return folder_path(theirs) if same and baseline.key.name != situation.run.key.name else None
 
 
 def takes_over(situation: Situation) -> bool:

@@ -161,8 +161,11 @@ def evaluate(request: Request) -> EvaluationSummary:
     baseline: ModelInfo | None = None
     pairings: dict[str, Pairing] = {}
     if request.baseline is not None:
-        baseline, other, theirs = _baseline(wanted, request.baseline, around)
-        pairings, notes = measuring.compare(measured, theirs, (tokenizer, other), request.confidence)
+        try:
+            baseline, other, theirs = _baseline(wanted, request.baseline, around)
+            pairings, notes = measuring.compare(measured, theirs, (tokenizer, other), request.confidence)
+        except ModelRefused as error:  # its files may be gone for good, and this model was measured all the same
+            notes = [f"nothing is compared prompt by prompt: {error}"]
         for note in notes:
             print(note, flush=True)
     _freeze_threshold(request, info, around.held_out)
