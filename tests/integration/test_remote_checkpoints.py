@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -345,3 +346,88 @@ def test_a_failed_upload_is_told_and_the_training_goes_on_until_it_was_one_too_m
     with pytest.raises(CheckpointError, match=r"3 checkpoints in a row could not be stored; the last: .*is full"):
         bench.saves.settle()
     assert bench.saved == []
+
+
+class Together:
+    """An agreement of two threads, whose flags are heard one step end later, as those of processes are."""
+
+    world = 2
+
+    def __init__(self) -> None:
+        self._barrier = threading.Barrier(2, timeout=60)
+        self._values: list[Any] = [None, None]
+        self._rank = threading.local()
+        self._pending: list[int | None] = [None, None]
+
+    def be(self, rank: int) -> None:
+        self._rank.number = rank
+
+    def gathered(self, value: object) -> list[Any]:
+        self._values[self._rank.number] = value
+        self._barrier.wait()
+        found = list(self._values)
+        self._barrier.wait()
+        return found
+
+    def from_first(self, value: object) -> Any:
+        return self.gathered(value)[0]
+
+    def exchange(self, busy: int, dropped: bool) -> tuple[int, bool]:
+        """(largest flag of the step before, whether one was handed in); `dropped`: a collective came between."""
+        before = self._pending[self._rank.number]
+        self._pending[self._rank.number] = None if dropped else max(self.gathered(busy))
+        return (before, True) if before is not None else (0, False)
+
+
+@pytest.mark.parametrize("dropped", [(), (0, 3, 7), (1, 2, 4, 5)], ids=["never", "sometimes", "often"])
+def test_two_processes_commit_when_both_have_uploaded_and_change_phase_at_the_same_step(
+    store: Store, tmp_path: Path, dropped: tuple[int, ...]
+) -> None:
+    agreement, staging = Together(), staged(tmp_path / "a")
+    gates = (threading.Event(), threading.Event())
+    phases: list[list[Phase]] = [[], []]
+    saved: list[list[int]] = [[], []]
+    problems: list[BaseException] = []
+
+    def process(rank: int) -> None:
+        agreement.be(rank)
+        some = checkpoints(store, world=2)
+        upload = some.upload
+        some.upload = lambda *a: gates[rank].wait(60) and upload(*a)  # type: ignore[assignment,method-assign]
+        note = saved[rank].append
+        saves = RemoteSaves(
+            some, agreement, rank, rank, 2, lambda: "", lambda one: note(one.save.step), lambda *_: None
+        )
+        saves.begin(Save(5, staging, tuple(FILES), {}, 0.0, 0.0))
+        for step in range(20_000):
+            time.sleep(0.002)  # a step
+            if rank == 0 and step == 5:
+                gates[0].set()
+            if rank == 0 and step == 20:
+                assert steps(store) == [], "the other one is not done"
+                gates[1].set()
+            saves.observe(*agreement.exchange(saves.busy(), step % 10 in dropped))
+            phases[rank].append(saves.phase)
+            if saves.phase is Phase.IDLE:
+                return
+
+    def run(rank: int) -> None:
+        try:
+            process(rank)
+        except BaseException as error:
+            agreement._barrier.abort()
+            problems.append(error)
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert problems == []
+    assert phases[0] == phases[1], "a phase changes by what all agreed on"
+    assert phases[0][:20] == [Phase.UPLOADING] * 20
+    assert Phase.COMMITTING in phases[0]
+    assert saved == [[5], [5]]
+    assert steps(store) == [5]
+    commit = checkpoints(store).committed()[0]
+    assert {one.path for one in commit.files} == set(FILES), "each file once, by one of the two"
