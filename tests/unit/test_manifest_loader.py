@@ -354,8 +354,6 @@ NOT_IN_THIS_VERSION: list[tuple[str, Any]] = [
     ("precision", "fp16"),
     ("safety_metrics", ["toxicity"]),
     ("model.trust_remote_code", True),
-    ("hyperparameters.packing", True),
-    ("hyperparameters.packing", "auto"),
     ("log_dir", "logs"),
     *[(f"tracking.{tracker}", {}) for tracker in ("mlflow", "wandb", "comet")],
 ]

@@ -39,6 +39,34 @@ CONFLICTS: tuple[Conflict, ...] = (
         "Write `parallelism: zero2` (optimizer in host memory) or `zero3` (weights too), or remove it.",
     ),
     Conflict(
+        "hyperparameters.packing",
+        lambda m: m.hyperparameters.packing,
+        lambda m: m.hyperparameters.packing is not False and m.task != "causal-lm",
+        "a class or an answer belongs to one text, so several texts can't share a row",
+        "Write `packing: false`; `group_by_length: true` saves most of the padding.",
+    ),
+    Conflict(
+        "hyperparameters.group_by_length",
+        lambda m: m.hyperparameters.group_by_length,
+        lambda m: m.hyperparameters.group_by_length and m.hyperparameters.packing is not False,
+        "packed rows are all full, there is nothing to group",
+        "Keep one of packing and group_by_length.",
+    ),
+    Conflict(
+        "hyperparameters.packing",
+        lambda m: m.hyperparameters.packing,
+        lambda m: m.hyperparameters.packing is not False and _weighted(m),
+        "sources that weigh differently give another number of rows in each epoch",
+        "Write `packing: false`, or remove the weights of dataset and dataset.sources.",
+    ),
+    Conflict(
+        "hyperparameters.packing",
+        lambda m: m.hyperparameters.packing,
+        lambda m: m.hyperparameters.packing is True and m.parallelism in ("zero3", "fsdp2"),
+        "with zero3 and fsdp2 the model is in shards, so that packing can't be tried on it before it trains",
+        "Write `packing: false`, or `parallelism: zero2` when the weights fit on one device.",
+    ),
+    Conflict(
         "parallelism",
         lambda m: m.parallelism,
         lambda m: m.parallelism == "fsdp2" and m.adapter.type == "moe-lora",
@@ -46,6 +74,10 @@ CONFLICTS: tuple[Conflict, ...] = (
         "Write `parallelism: zero3` (or ddp, when the base fits on one device), or `adapter.type: lora`.",
     ),
 )
+
+
+def _weighted(manifest: TrainingManifest) -> bool:
+    return manifest.dataset.weight != 1 or any(source.weight != 1 for source in manifest.dataset.sources)
 
 
 def impossible(manifest: TrainingManifest) -> list[Problem]:

@@ -239,7 +239,16 @@ class Hyperparameters(Section):
     max_grad_norm: float = Field(default=1.0, ge=0)
     optimizer: Optimizer = Field(default_factory=Optimizer)
     scheduler: Scheduler = Field(default_factory=Scheduler)
-    packing: bool | Literal["auto"] = False
+    packing: bool | Literal["auto"] = Field(
+        default=False,
+        description="Several documents share a row of max_seq_length tokens, and the batch sizes count rows; causal-lm "
+        "only. Before the first step it is tried whether the model keeps them apart: where not, `auto` goes on without "
+        "and says so, `true` is an error.",
+    )
+    group_by_length: bool = Field(
+        default=False,
+        description="Batches of documents of similar length: less padding, and steps that are less like each other.",
+    )
 
 
 class Reproducibility(Section):

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tollgate.manifest.combinations import impossible
 from tollgate.manifest import evaluating
+from tollgate.manifest.combinations import impossible
 from tollgate.manifest.errors import Problem
 from tollgate.manifest.training_manifest import TrainingManifest
 
@@ -28,7 +28,6 @@ NOT_YET: tuple[Row, ...] = (
     Row("precision", (None, "auto", "bf16", "fp32"), "Write `bf16`, `fp32` or `auto`."),
     Row("safety_metrics", (None,), "Remove it; gates judge what the evaluation suites measure."),
     Row("model.trust_remote_code", (False,), "Remove it; models that bring their own code are not run."),
-    Row("hyperparameters.packing", (False,), "Write `packing: false`, or remove it."),
     Row("log_dir", (None,), "Remove it: logs lie in logs/ of the run's own folder."),
     Row("tracking.mlflow", (None,), "Remove it: results lie in result.json and the report."),
     Row("tracking.wandb", (None,), "Remove it (and wandb_logging): results lie in result.json and the report."),

@@ -193,8 +193,12 @@ class Order:
         if self.pack is None:
             return [(int(i),) for i in np.argsort(-self.lengths, kind="stable")[:count]]
         epoch = self._epoch(0)
-        tokens = np.diff(np.cumsum(self.lengths[epoch.samples])[epoch.ends - 1], prepend=0)
-        return [epoch.row(int(number)) for number in np.argsort(-tokens, kind="stable")[:count]]
+        return [epoch.row(int(number)) for number in np.argsort(-self.row_tokens(0), kind="stable")[:count]]
+
+    def row_tokens(self, epoch: int) -> Indices:
+        """Tokens of each row of an epoch in its order, shape [rows]."""
+        found = self._epoch(epoch)
+        return np.diff(np.cumsum(self.lengths[found.samples])[found.ends - 1], prepend=0)
 
     def at_step(self, step: int, rank: int) -> list[int]:
         """The sample numbers of one process at one optimiser step; steps count from 1 over all epochs."""

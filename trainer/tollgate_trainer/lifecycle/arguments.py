@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate_trainer.data.order import Order
 from tollgate_trainer.data.sources import shares_of
+from tollgate_trainer.lifecycle.arrangement import Arrangement
 from tollgate_trainer.lifecycle.batching import Batching, total_steps, warmup_steps
 from tollgate_trainer.lifecycle.loop import Plan
 from tollgate_trainer.lifecycle.processes import COLLECTIVE_TIMEOUT
@@ -26,7 +27,9 @@ from tollgate_trainer.tasks.samples import SampleSplits
 DEFAULT_SAVE_MINUTES = 10.0
 
 
-def plan_for(manifest: TrainingManifest, splits: SampleSplits, batching: Batching, task: Task) -> Plan:
+def plan_for(
+    manifest: TrainingManifest, splits: SampleSplits, batching: Batching, task: Task, arranged: Arrangement
+) -> Plan:
     """What is trained on, how long, and when it is evaluated and saved.
 
     Raises: ManifestRefused for metrics that the task does not have, or that need held-out documents that are not there.
@@ -39,6 +42,8 @@ def plan_for(manifest: TrainingManifest, splits: SampleSplits, batching: Batchin
         batching.micro_batch,
         batching.accumulation,
         shares_of(manifest, splits.train.documents),
+        arranged.pack,
+        arranged.by_length,
     )
     total = total_steps(manifest, order.steps_per_epoch)
     metric, mode = _best(manifest, task, bool(len(splits.validation)))

@@ -12,6 +12,7 @@ from transformers import PrinterCallback
 
 from tollgate.contract import Env, Files, LastWords
 from tollgate_trainer.data import Documents
+from tollgate_trainer.lifecycle import arrangement
 from tollgate_trainer.lifecycle.arguments import plan_for, topology, training_arguments
 from tollgate_trainer.lifecycle.batching import Batching, batching
 from tollgate_trainer.lifecycle.checkpoints import Checkpoints, Found, Identity, committed, newest_valid
@@ -203,8 +204,11 @@ class Run:
             quiet.set_verbosity_error()
         quiet.disable_progress_bar()
         session, attempt = self.session, self.session.attempt
-        plan = plan_for(self.manifest, splits, batches, task)
-        now = topology(self.manifest, batches, built.precision, self.device, self.sharding)
+        before = session.state.topology if resumed is not None else None
+        arranged = arrangement.arrangement(self.manifest, session, built, self.device, self.sharding, before)
+        plan = plan_for(self.manifest, splits, batches, task, arranged)
+        arrangement.say(session, arranged, plan.order)
+        now = topology(self.manifest, batches, built.precision, self.device, self.sharding) | arranged.facts()
         if resumed is not None:
             self._compare(session.state, now, built)
         session.remember(topology=now, base_digest=built.base_digest)
@@ -233,7 +237,7 @@ class Run:
             parameters=built.parameters,
             trainable_parameters=built.trainable,
             adapted=batches.adapted,
-            **self.planning.said(splits, self.documents),
+            **self.planning.said(splits, self.documents, plan.order.row_tokens(0) if arranged.pack else None),
             **now,
         )
         model = self.sharding.shard(built.model, built.precision)

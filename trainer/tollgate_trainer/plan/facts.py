@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.planning.lengths import Lengths, lengths_of
@@ -35,9 +35,9 @@ def whole_lengths(
     return lengths_in(task.encode(documents, tokenizer, manifest.model_copy(update={"hyperparameters": uncut})))
 
 
-def lengths_in(splits: SampleSplits) -> Lengths:
-    """Lengths of the samples as they are trained on."""
-    train, validation = splits.train.lengths, splits.validation.lengths
+def lengths_in(splits: SampleSplits, rows: Any = None) -> Lengths:
+    """Lengths of the samples as they are trained on; rows: those of packed rows, shape [rows]."""
+    train, validation = splits.train.lengths if rows is None else rows, splits.validation.lengths
     return lengths_of([int(n) for n in train], [int(n) for n in validation])
 
 

@@ -70,12 +70,15 @@ class Planning:
         session.loaded = replace(session.loaded, manifest=effective)
         return effective
 
-    def said(self, splits: SampleSplits, documents: Documents) -> dict[str, Any]:
-        """What the `plan` event tells besides the loop's numbers; in processes that do not lead, nothing."""
+    def said(self, splits: SampleSplits, documents: Documents, rows: Any = None) -> dict[str, Any]:
+        """What the `plan` event tells besides the loop's numbers; in processes that do not lead, nothing.
+
+        Args: rows: tokens of each row that is trained on where documents are packed.
+        """
         if not self.session.attempt.leads or self.asked is None:
             return {}
         if self.facts is None:
-            self._choose(self._facts(lengths_in(splits), documents))
+            self._choose(self._facts(lengths_in(splits, rows), documents))
         assert self.choice is not None
         assert self.facts is not None
         self._estimate(None)

@@ -1,0 +1,125 @@
+"""How an epoch is arranged: samples as chance has them, packed into rows, or grouped by length; and what that saves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tollgate.manifest.training_manifest import TrainingManifest
+from tollgate_trainer.data.order import Order, permutation
+from tollgate_trainer.lifecycle.feeding import PAD_MULTIPLE
+from tollgate_trainer.lifecycle.session import Session
+from tollgate_trainer.lifecycle.sharding import Sharding
+from tollgate_trainer.models.build import Built
+from tollgate_trainer.models.packing_probe import Probe, probe
+from tollgate_trainer.refusal import ModelRefused, OutputRefused
+
+FIELD = "hyperparameters.packing"
+PROBED = ("single", "ddp", "zero1", "zero2")
+"""Strategies under which a process has whole weights before the first step, so that it can try."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """pack: tokens of a row that several samples share, None without packing; because: what the probe said."""
+
+    pack: int | None = None
+    by_length: bool = False
+    because: str | None = None
+    probe: Probe | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """What a resumed run needs the same; nothing for the order of chance."""
+        return {name: value for name, value in (("packing", self.pack), ("by_length", self.by_length)) if value}
+
+
+def arrangement(
+    manifest: TrainingManifest,
+    session: Session,
+    built: Built,
+    device: torch.device,
+    sharding: Sharding,
+    before: Mapping[str, Any] | None,
+) -> Arrangement:
+    """As the manifest asks, and as the model allows; all processes answer the same.
+
+    Args: before: the topology of the checkpoint that is gone on from, None at a fresh start.
+    Raises: ModelRefused when `packing: true` and the model lets documents see each other; OutputRefused when the
+    checkpoint was trained packed and the model can't be packed here.
+    """
+    asked = manifest.hyperparameters
+    by_length = asked.group_by_length
+    if asked.packing is False:
+        return Arrangement(by_length=by_length)
+    if before is not None and asked.packing == "auto" and not before.get("packing"):
+        return Arrangement(because="the run began without it")
+    found = _probed(built, device, sharding, asked.max_seq_length)
+    told: list[Probe] = session.agreement.gathered(found)
+    found = next((one for one in told if not one.passed), told[0])
+    if found.passed:
+        return Arrangement(asked.max_seq_length, False, found.because, found)
+    if before is not None and before.get("packing"):
+        raise OutputRefused(
+            f"the checkpoint was trained with packed documents, and here {found.because}; go on where the run began, "
+            "or start fresh",
+            FIELD,
+        )
+    if asked.packing is True:
+        raise ModelRefused(
+            f"{found.because}; write `packing: false`, or `group_by_length: true` for most of its gain", FIELD
+        )
+    return Arrangement(because=found.because, probe=found)
+
+
+def _probed(built: Built, device: torch.device, sharding: Sharding, length: int) -> Probe:
+    if sharding.strategy not in PROBED:
+        return Probe(None, 0.0, f"under {sharding.strategy} the model is in shards and can't be tried before it trains")
+    model: Any = built.model
+    if next(model.parameters()).device != device:
+        model.to(device)  # where the training library would put it a moment later
+    return probe(model, device, built.precision, length)
+
+
+def say(session: Session, made: Arrangement, order: Order) -> None:
+    """The `packing` event: whether, why, and the padding with it and without."""
+    if made.because is None:
+        return
+    values: dict[str, Any] = {"on": made.pack is not None, "because": made.because}
+    if made.probe is not None:
+        values |= {"difference": made.probe.difference, "bound": made.probe.bound}
+    if made.pack is not None:
+        tokens = int(order.lengths.sum())
+        apart, together = padded(order.lengths[permutation(order.samples, order.seed, 0)], order), packed(order)
+        values |= {
+            "documents": order.samples,
+            "rows": order.rows,
+            "row_tokens": made.pack,
+            "fill": round(tokens / (order.rows * made.pack), 4),
+            "padding": round(1 - tokens / together, 4),
+            "padding_without": round(1 - tokens / apart, 4),
+            "padding_saved_tokens": apart - together,
+        }
+    else:
+        session.say("warning", message=f"packing is off: {made.because}")
+    session.say("packing", **values)
+
+
+def padded(lengths: npt.NDArray[np.int64], order: Order) -> int:
+    """Tokens computed in an epoch when each row is filled up to the longest of its micro-batch.
+
+    Args: lengths: tokens of the rows in the order of training, shape [rows].
+    """
+    starts = np.arange(0, len(lengths), order.micro_batch)
+    widths = np.maximum.reduceat(lengths, starts)
+    rows = np.minimum(order.micro_batch, len(lengths) - starts)
+    return int((-(-widths // PAD_MULTIPLE) * PAD_MULTIPLE * rows).sum())
+
+
+def packed(order: Order) -> int:
+    """Tokens computed in the first epoch of a packed order."""
+    return padded(order.row_tokens(0), order)
