@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,17 @@ from hypothesis import strategies as st
 
 from tollgate.contract import Env, FailureReason, StopReason
 from tollgate.manifest.errors import ManifestError, Problem
+from tollgate.manifest.loader import load_document
 from tollgate_trainer.lifecycle import outcome
+from tollgate_trainer.lifecycle.agreement import Agreement
 from tollgate_trainer.lifecycle.attempt import Attempt
+from tollgate_trainer.lifecycle.events import Events
 from tollgate_trainer.lifecycle.goodput import Goodput, State, without_lost_steps
 from tollgate_trainer.lifecycle.heartbeat import Beat, Heartbeat, last_beat
-from tollgate_trainer.lifecycle.lease import Fenced
+from tollgate_trainer.lifecycle.lease import Fenced, Lease
+from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.lifecycle.state import Best, Evaluated, LifecycleState, after_evaluation
-from tollgate_trainer.lifecycle.stop import Deadline, Durations, save_fits
+from tollgate_trainer.lifecycle.stop import Deadline, Durations, StopFlag, save_fits
 from tollgate_trainer.refusal import DatasetRefused, ManifestRefused
 
 
@@ -221,3 +226,28 @@ def test_the_environment_is_parsed_once_with_defaults_that_mean_no_limit() -> No
 def test_an_environment_that_says_nonsense_is_refused_by_name(changes: dict[str, str], words: str) -> None:
     with pytest.raises(ManifestRefused, match=words.replace("(", r"\(")):
         Attempt.parse({**BASE, **changes})
+
+
+def test_an_upload_under_way_counts_when_it_is_asked_whether_another_save_fits_before_the_kill(tmp_path: Path) -> None:
+    attempt = Attempt.parse(
+        {
+            **{"TOLLGATE_RUN": "r", "TOLLGATE_UID": "u", "TOLLGATE_ATTEMPT": "1", "TOLLGATE_MANIFEST": "/m"},
+            **{"TOLLGATE_DATASET_ROOT": "/d", "TOLLGATE_OUTPUT_ROOT": str(tmp_path), "TOLLGATE_GRACE_SECONDS": "60"},
+        }
+    )
+    flag = StopFlag()
+    flag.signalled_at = time.time()
+    session = Session(
+        attempt=attempt,
+        loaded=load_document({"name": "m", "dataset": {"path": "d"}}, "m"),
+        dataset_digest="",
+        goodput=Goodput(None),
+        events=Events(tmp_path, False, 1),
+        agreement=Agreement(1),
+        flag=flag,
+        lease=Lease(tmp_path, "u", 1),
+    )
+    session.saves.add(30.0)  # staging and upload
+    assert session.may_save(), "30 s and 10 s are less than 60 s"
+    session.saves_under_way = 1
+    assert not session.may_save(), "twice 30 s and 10 s are more"
