@@ -54,7 +54,7 @@ CELLS = [
     pytest.param("zero3", FULL, KILLED_IN_A_SAVE, id="zero3-full", marks=full),
     pytest.param("zero3", LORA, DURING_A_SAVE, id="zero3-lora", marks=full),
     pytest.param("zero3", MOE, TWICE_IN_ONE_EPOCH, id="zero3-moe-lora"),
-    pytest.param("fsdp2", FULL, AT_A_STEP, id="fsdp2-full"),
+    pytest.param("fsdp2", FULL, AT_A_STEP, id="fsdp2-full", marks=full),
     pytest.param("fsdp2", LORA, KILLED_IN_A_SAVE, id="fsdp2-lora", marks=full),
     pytest.param("ddp", FULL | STREAMED, TWICE_IN_ONE_EPOCH, id="ddp-full-streaming", marks=full),
     pytest.param("zero1", FULL, AT_A_STEP, id="zero1-full", marks=full),
@@ -135,6 +135,7 @@ def test_shards_of_two_fsdp2_processes_are_gone_on_from_by_one_with_equal_losses
         torch.testing.assert_close(others[name], tensor, rtol=1e-3, atol=1e-4)
 
 
+@full
 def test_deepspeed_shards_are_refused_by_another_number_of_processes(tmp_path: Path, forked: Ranks) -> None:
     run = sharded(tmp_path, "zero2")
     assert forked.run(run, 1, PROCESSES, AT_A_STEP[0]) == [75, 75], log(run, 1)

@@ -62,8 +62,11 @@ def slowed(**changes: Any) -> dict[str, Any]:
         pytest.param(1, {}, id="full, one process"),
         pytest.param(2, {}, id="full, two processes", marks=pytest.mark.full),
         pytest.param(1, {"adapter": LORA}, id="lora, one process", marks=pytest.mark.full),
-        pytest.param(
-            2, {"adapter": LORA, "hyperparameters": {"gradient_accumulation_steps": 2}}, id="lora, two, accumulating"
+        pytest.param(  # test_resume_matrix holds the same in every run, without importing torch anew for each attempt
+            2,
+            {"adapter": LORA, "hyperparameters": {"gradient_accumulation_steps": 2}},
+            id="lora, two, accumulating",
+            marks=pytest.mark.full,
         ),
     ],
 )
