@@ -1,0 +1,122 @@
+"""The forecaster over step times: recorded traces of real trainings, and what must always hold."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tollgate.planning.pace import LEAST_STEPS, WARM_STEPS, Ahead, error, remaining
+
+TRACES = sorted((Path(__file__).parent.parent / "data" / "step_times").glob("*.json"))
+BAR = 0.05
+STEADY = 0.10
+"""A recording whose quarters differ by less: its machine kept one pace, so that an error is the forecaster's."""
+
+
+def trace(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def steady(seconds: list[float]) -> bool:
+    quarters = [sum(seconds[len(seconds) * i // 4 : len(seconds) * (i + 1) // 4]) for i in range(4)]
+    return max(quarters) - min(quarters) < STEADY * sum(quarters) / 4
+
+
+def test_there_are_traces_of_real_trainings_and_one_of_them_on_a_steady_machine() -> None:
+    assert any(steady(trace(path)["step_seconds"]) for path in TRACES)
+    assert len(TRACES) >= 3
+    assert all(len(trace(path)["step_seconds"]) >= 100 for path in TRACES)
+
+
+@pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_the_forecast_of_a_recorded_training_is_at_most_five_per_cent_off_or_says_how_unsure_it_is(
+    path: Path, share: float
+) -> None:
+    seconds = trace(path)["step_seconds"]
+    done = int(share * len(seconds))
+    found = remaining(seconds[:done], Ahead(len(seconds) - done))
+    assert found is not None
+    actual = sum(seconds[done:])
+    if steady(seconds):
+        assert abs(error(found.seconds, actual)) <= BAR
+    else:  # nobody can foresee what others will do on the machine, but the interval has to know that
+        assert found.low <= actual <= found.high
+
+
+def test_the_intervals_hold_nine_in_ten_of_the_recorded_futures() -> None:
+    """From each recorded training, from its 13th step on: the rest lies in the interval as often as it says."""
+    inside = total = 0
+    for path in TRACES:
+        seconds = trace(path)["step_seconds"]
+        for done in range(WARM_STEPS + LEAST_STEPS, len(seconds) - 10, 5):
+            found = remaining(seconds[:done], Ahead(len(seconds) - done))
+            assert found is not None
+            inside += found.low <= sum(seconds[done:]) <= found.high
+            total += 1
+    assert inside / total >= 0.8
+
+
+@pytest.mark.parametrize("count", [0, 1, WARM_STEPS, WARM_STEPS + LEAST_STEPS - 1])
+def test_before_enough_steps_were_measured_nothing_is_forecast(count: int) -> None:
+    assert remaining([1.0] * count, Ahead(100)) is None
+
+
+def test_the_first_steps_say_nothing_about_the_rest() -> None:
+    found = remaining([60.0] * WARM_STEPS + [1.0] * 20, Ahead(100))
+    assert found is not None
+    assert (found.seconds, found.low, found.high) == (100, 100, 100)
+
+
+def test_evaluations_and_saves_that_are_left_are_counted_by_what_they_took() -> None:
+    found = remaining([1.0] * 30, Ahead(100, 3, 7.0, 2, 11.0))
+    assert found is not None
+    assert found.seconds == 100 + 21 + 22
+
+
+@given(st.lists(st.floats(0.01, 10), min_size=13, max_size=80), st.integers(0, 10_000))
+def test_the_expected_end_lies_in_its_interval_and_nothing_is_left_when_nothing_is_left(
+    seconds: list[float], steps: int
+) -> None:
+    found = remaining(seconds, Ahead(steps))
+    assert found is not None
+    assert 0 <= found.low <= found.seconds + 1e-9
+    assert found.seconds <= found.high + 1e-9
+    done = remaining(seconds, Ahead(0))
+    assert done is not None
+    assert done.seconds == 0
+
+
+@given(st.lists(st.floats(0.01, 10), min_size=13, max_size=80), st.floats(0.1, 100))
+def test_a_clock_in_other_units_forecasts_the_same(seconds: list[float], unit: float) -> None:
+    one, other = remaining(seconds, Ahead(50)), remaining([unit * s for s in seconds], Ahead(50))
+    assert one is not None
+    assert other is not None
+    assert other.seconds == pytest.approx(unit * one.seconds)
+    assert other.high == pytest.approx(unit * one.high)
+
+
+def test_of_runs_that_vary_and_drift_nine_in_ten_end_within_the_interval() -> None:
+    dice = random.Random(5)
+    inside, widths = 0, []
+    for _ in range(300):
+        drift = dice.uniform(-0.1, 0.1)  # of the pace, over the whole run: a machine that others use too
+        steps = [dice.uniform(0.7, 1.3) * (1 + drift * i / 400) for i in range(400)]
+        found = remaining(steps[:60], Ahead(340))
+        assert found is not None
+        inside += found.low <= sum(steps[60:]) <= found.high
+        widths.append((found.high - found.low) / found.seconds)
+    assert inside / 300 >= 0.85
+    assert sorted(widths)[150] <= 0.30
+
+
+def test_an_error_needs_a_time_that_passed() -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        error(1.0, 0.0)
