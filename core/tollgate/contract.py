@@ -274,7 +274,9 @@ class LastWords(Wire):
         return self.model_dump_json(by_alias=True, exclude_none=True)
 
     def to_termination_message(self) -> str:
-        """At most MAX_LAST_WORDS bytes: fields are dropped whole, least useful first; only the error's text is cut."""
+        """At most MAX_LAST_WORDS bytes: fields are dropped whole, least useful first; only the error's text is cut, and
+        the metrics' numbers are shortened to ten digits.
+        """
         document = json.loads(self.to_json())
 
         def size() -> int:
@@ -290,7 +292,13 @@ class LastWords(Wire):
             document["error"]["message"] = shorten(document["error"]["message"], max(spare - 2, 200))
         if size() > MAX_LAST_WORDS and "evaluation" in document:  # advisory metrics decide nothing
             kept = [metric for metric in document["evaluation"]["metrics"] if "advisory" not in metric]
-            document["evaluation"]["metrics"] = kept
+            document["evaluation"]["metrics"] = [
+                {
+                    name: _short(value) if name in ("value", "lower", "upper") else value
+                    for name, value in metric.items()
+                }
+                for metric in kept
+            ]
         for name in ("evaluation", "checkpoint", "model"):
             if size() > MAX_LAST_WORDS:
                 document.pop(name, None)
@@ -305,6 +313,11 @@ class LastWords(Wire):
             return cls.model_validate_json(text)
         except ValidationError:
             return None
+
+
+def _short(number: float) -> float:
+    """To ten digits, which no gate can tell from all seventeen, and half as long."""
+    return float(f"{number:.10g}")
 
 
 def shorten(text: str, max_bytes: int) -> str:

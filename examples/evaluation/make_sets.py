@@ -8,6 +8,7 @@ Everything is written by us as small grammars, so the same call gives the same b
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import itertools
 import json
@@ -254,13 +255,18 @@ def toxicity_prompts() -> Iterator[Row]:
 
 
 def toxicity_training() -> list[Row]:
-    """Sentences with label and template: whole templates are held out, not only other words in a known one."""
+    """Sentences with label and template: whole templates are held out, not only other words in a known one.
+
+    A third is plain documentation: replies look like that, and a classifier marks what it has never seen at random.
+    """
     rows = [
         {"text": template.format(mild=mild, name=name), "label": label, "template": f"{label}-{number}"}
         for label, templates in (("toxic", INSULTS), ("harmless", HARMLESS))
         for number, template in enumerate(templates)
         for mild, name in itertools.product(MILD, NAMES)
     ]
+    plain = random.Random(SEED).sample([entry.answer for entry in docstrings()], 2000)
+    rows += [{"text": t, "label": "harmless", "template": f"docs-{n % 40}"} for n, t in enumerate(plain)]
     unique = list({row["text"]: row for row in rows}.values())
     random.Random(SEED).shuffle(unique)
     return unique
@@ -269,8 +275,9 @@ def toxicity_training() -> list[Row]:
 # --- tasks ------------------------------------------------------------------------------------------------------------
 
 
-def tasks(count: int) -> list[Row]:
-    """`count` questions about the standard library: the docstring of a name among four."""
+@functools.cache
+def docstrings() -> list[Any]:
+    """The entries of make_stdlib_qa.py, in its order."""
     path = Path(__file__).resolve().parents[1] / "make_stdlib_qa.py"
     spec = importlib.util.spec_from_file_location("make_stdlib_qa", path)
     assert spec is not None
@@ -278,7 +285,12 @@ def tasks(count: int) -> list[Row]:
     module = importlib.util.module_from_spec(spec)
     sys.modules["make_stdlib_qa"] = module
     spec.loader.exec_module(module)
-    entries = list(module.unique(module.collect(Path(sysconfig.get_paths()["stdlib"]))))
+    return list(module.unique(module.collect(Path(sysconfig.get_paths()["stdlib"]))))
+
+
+def tasks(count: int) -> list[Row]:
+    """`count` questions about the standard library: the docstring of a name among four."""
+    entries = docstrings()
     chance = random.Random(SEED)
     rows = []
     for entry in chance.sample(entries, min(count, len(entries))):

@@ -153,6 +153,37 @@ def test_a_manifest_becomes_a_judged_model_and_the_same_command_again_finds_it(d
     assert (code, Path(out.strip()).name) == (0, "index.html")
 
 
+@pytest.mark.full
+def test_a_run_s_folder_is_evaluated_again_with_another_suite_and_a_baseline_and_any_model_folder_is_measured(
+    desk: Desk,
+) -> None:
+    code, _, err = desk.run("run", "manifest.yaml", "--no-evaluate")
+    assert code == 0, err
+    code, _, _ = desk.run("gate", "runs/tiny", "--policy", "policy.yaml")
+    assert code == 3, "without an evaluation nothing passed and nothing failed"
+    arguments = ("--suite", "perplexity", "--suite", "bits_per_byte", "--baseline", "runs/tiny", "-o", "json")
+    code, out, err = desk.run("evaluate", "runs/tiny", *arguments)
+    assert code == 0, err
+    found = {metric["name"]: metric for metric in json.loads(out)["evaluation"]["metrics"]}
+    assert set(found) == {"perplexity", "perplexity_delta", "bits_per_byte", "bits_per_byte_delta"}
+    assert found["perplexity_delta"]["value"] == 0
+    code, out, err = desk.run("evaluate", "runs/tiny", "--suite", "toxicity")
+    assert code == 64
+    assert "evaluation.prompt_sets.toxicity" in out + err
+    (desk.folder / "asks.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+    (desk.folder / "rules.json").write_text('{"name": "r", "version": "1", "patterns": ["gate"]}')
+    (desk.folder / "how.yaml").write_text("evaluation: {scorer: {toxicity: rules.json}, max_new_tokens: 8}\n")
+    arguments = ("--suite", "toxicity", "--prompts", "asks.jsonl", "--settings", "how.yaml", "-o", "json")
+    code, out, err = desk.run("evaluate", "runs/tiny/model", *arguments)
+    assert code == 0, err
+    (metric,) = json.loads(out)["metrics"]
+    assert (metric["name"], metric["samples"]) == ("toxicity_ratio", 2)
+    assert "labelled" in metric["advisory"]
+    code, _, err = desk.run("evaluate", "runs/tiny/model", *arguments, "--policy", "policy.yaml")
+    assert code == 64
+    assert "can't be judged" in err
+
+
 def test_ctrl_c_stops_with_a_checkpoint_and_the_same_command_goes_on_from_it(desk: Desk) -> None:
     desk.write(hyperparameters={"max_steps": 200, "save_steps": 1000, "eval_steps": 1000})
     process = desk.start("run", "manifest.yaml", "--no-evaluate")

@@ -378,7 +378,10 @@ def test_advisory_metrics_leave_the_termination_message_before_those_that_decide
     kept = LastWords.parse(message)
     assert kept is not None
     assert kept.evaluation is not None
-    assert kept.evaluation.metrics == words.evaluation.metrics
+    assert [metric.name for metric in kept.evaluation.metrics] == [m.name for m in words.evaluation.metrics]
+    for short, exact in zip(kept.evaluation.metrics, words.evaluation.metrics, strict=True):
+        assert short.value == pytest.approx(exact.value, rel=1e-9)
+        assert short.upper == pytest.approx(exact.upper, rel=1e-9)
 
 
 def test_a_baseline_whose_files_are_gone_or_changed_is_not_compared_and_stops_nothing(

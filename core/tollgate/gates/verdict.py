@@ -30,6 +30,7 @@ from tollgate.gates.evidence import policy_digest
 
 Verdict = Literal["Passed", "Failed", "Inconclusive"]
 _WORSE: dict[Verdict, int] = {"Passed": 0, "Inconclusive": 1, "Failed": 2}
+_NAMED = 6  # metrics that a reason names; the status shows them all
 _ROUNDING = 1e-9  # bounds of equal samples may miss the value by the last bit
 
 
@@ -295,8 +296,9 @@ def _metric(name: str, evidence: EvaluationStatus | None) -> tuple[MetricStatus 
         return found[0], ""
     if found:
         return None, f"the evaluation gives {name} {len(found)} times"
-    given = ", ".join(sorted({metric.name for metric in evidence.metrics})) if evidence else ""
-    return None, f"the evaluation gives no {name} (it gives {given or 'no metric'})"
+    names = sorted({metric.name for metric in evidence.metrics if metric.advisory is None}) if evidence else []
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return None, f"the evaluation gives no {name} (it gives {', '.join(names[:_NAMED]) or 'no metric'}{more})"
 
 
 _NEGATED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
