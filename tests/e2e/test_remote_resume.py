@@ -29,7 +29,7 @@ def stored(root: Path, server: Server, prefix: str, **changes: Any) -> Gang:
     steps = {"max_steps": 60, "save_steps": 10, "eval_steps": 30} | changes.pop("hyperparameters", {})
     uri = {"uri": f"s3://{BUCKET}/{prefix}"} | changes.pop("checkpoint", {})
     run = gang(root, hyperparameters=steps, checkpoint=uri, preflight=False, **changes)
-    run.extra = {**server.environment, "TOLLGATE_STAGING": str(root / "staging")}
+    run.extra = {**server.environment, "TOLLGATE_STAGING": str(root / "staging"), "TOLLGATE_ALLOW_CPU_SHARDING": "1"}
     return run
 
 
@@ -52,18 +52,20 @@ def without_secrets(*roots: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("processes", "adapter"),
+    ("processes", "changes"),
     [
         pytest.param(1, {}, id="one process"),
-        pytest.param(2, {"type": "lora", "rank": 4}, id="two processes, lora", marks=pytest.mark.full),
+        pytest.param(2, {"adapter": {"type": "lora", "rank": 4}}, id="two processes, lora", marks=pytest.mark.full),
+        pytest.param(2, {"parallelism": "fsdp2"}, id="two processes, fsdp2", marks=pytest.mark.full),
+        pytest.param(2, {"parallelism": "zero2"}, id="two processes, zero2", marks=pytest.mark.full),
     ],
 )
 def test_a_run_whose_folder_is_gone_goes_on_from_the_store_bit_by_bit(
-    server: Server, tmp_path: Path, processes: int, adapter: dict[str, Any]
+    server: Server, tmp_path: Path, processes: int, changes: dict[str, Any]
 ) -> None:
-    prefix = f"resume-{processes}"
+    prefix = f"resume-{processes}-{changes.get('parallelism', '')}"
     # The control has the same manifest, to the byte, so that the digests can be compared; its prefix is emptied after.
-    control, broken = (stored(tmp_path / name, server, prefix, adapter=adapter) for name in ("control", "broken"))
+    control, broken = (stored(tmp_path / name, server, prefix, **changes) for name in ("control", "broken"))
     digest = finished(control, processes=processes)
     empty(server, prefix)
 
