@@ -35,9 +35,9 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "examples" / "data" / "stdlib-qa.json"
 PAGE = ROOT / "docs" / "design" / "moe-lora.md"
 EXPERTS, TOP_K, RANK, ALPHA, BALANCE = 4, 2, 4, 8.0, 0.01
-RATES = (1e-3, 3e-3, 1e-2)
+RATES = (3e-3, 1e-2, 3e-2)
 SEEDS = (1, 2, 3)
-BASE_STEPS, BASE_RATE, STEPS, BATCH, LENGTH = 600, 0.01, 200, 16, 80
+BASE_STEPS, BASE_RATE, STEPS, BATCH, LENGTH = 600, 0.01, 300, 16, 80
 CONFIG = {
     "model_type": "llama",
     "vocab_size": 1024,
@@ -195,7 +195,7 @@ def told(results: list[Result], base_loss: float) -> str:
     header = ["adapter", "best learning rate", "test loss by seed", "mean", "trained weights", "ms per step"]
     return (
         rig.table(header, rows)
-        + f"\n\nThe base alone has {base_loss:.4f}. moe-lora minus LoRA by seed: "
+        + f"\nThe base alone has {base_loss:.4f}. moe-lora minus LoRA by seed: "
         + ", ".join(f"{value:+.4f}" for value in pairs)
         + f" (mean {mean:+.4f}): {verdict}. Machine: 2 shared CPU cores, one thread; losses in nats per token, "
         f"{STEPS} steps of {BATCH} documents.\n"
