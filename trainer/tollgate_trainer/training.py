@@ -78,6 +78,7 @@ class Training:
             attempt=attempt,
             loaded=loaded,
             dataset_digest=documents.digest,
+            dataset=documents.record(loaded.manifest),
             goodput=self.goodput,
             events=self.events,
             agreement=Agreement(attempt.world),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from tollgate.manifest import paths
@@ -31,11 +32,33 @@ def path_digest(path: Path, name: str) -> tuple[str, int]:
     return "sha256:" + hashlib.sha256(b"".join(lines)).hexdigest(), size
 
 
-def checked_digest(manifest: TrainingManifest, dataset_root: Path) -> str:
-    """The digest of everything that the run reads, after the manifest's own sha256s and size were checked.
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A file or folder that a run reads: its path as the manifest says it, its digest and size."""
 
-    Of one path: its own. With `sources` or `splits.validation_path`: the sha256 of the digests, a line each, in the
-    manifest's order.
+    path: str
+    digest: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a run reads; `digest` covers all of it."""
+
+    digest: str
+    files: tuple[Read, ...]
+
+
+def checked_digest(manifest: TrainingManifest, dataset_root: Path) -> str:
+    """The digest of `identified`."""
+    return identified(manifest, dataset_root).digest
+
+
+def identified(manifest: TrainingManifest, dataset_root: Path) -> Identity:
+    """Everything that the run reads, after the manifest's own sha256s and size were checked.
+
+    The digest of one path is its own. With `sources` or `splits.validation_path`: the sha256 of the digests, a line
+    each, in the manifest's order.
     Raises: DatasetRefused, ManifestError (a path that leaves its root).
     """
     dataset = manifest.dataset
@@ -47,18 +70,18 @@ def checked_digest(manifest: TrainingManifest, dataset_root: Path) -> str:
             "dataset.size_bytes",
         )
     _compare(dataset.path, digest, dataset.sha256, "dataset.sha256")
-    digests = [digest]
+    files = [Read(dataset.path, digest, size)]
     for index, source in enumerate(dataset.sources):
         path = paths.resolve(dataset_root, source.path, f"dataset.sources[{index}].path")
-        other, _ = path_digest(path, source.path)
-        _compare(source.path, other, source.sha256, f"dataset.sources[{index}].sha256")
-        digests.append(other)
+        file = Read(source.path, *path_digest(path, source.path))
+        _compare(file.path, file.digest, source.sha256, f"dataset.sources[{index}].sha256")
+        files.append(file)
     if dataset.splits.validation_path is not None:
         path = paths.resolve(dataset_root, dataset.splits.validation_path, "dataset.splits.validation_path")
-        digests.append(path_digest(path, dataset.splits.validation_path)[0])
-    if len(digests) == 1:
-        return digest
-    return "sha256:" + hashlib.sha256("".join(f"{one}\n" for one in digests).encode()).hexdigest()
+        files.append(Read(dataset.splits.validation_path, *path_digest(path, dataset.splits.validation_path)))
+    if len(files) > 1:
+        digest = "sha256:" + hashlib.sha256("".join(f"{one.digest}\n" for one in files).encode()).hexdigest()
+    return Identity(digest, tuple(files))
 
 
 def _compare(shown: str, found: str, said: str | None, field: str) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tollgate.manifest.training_manifest import TrainingManifest
-from tollgate_trainer.data.digest import checked_digest
+from tollgate_trainer.data.digest import Read, identified
 from tollgate_trainer.data.document import Document
 from tollgate_trainer.data.sources import Reading, Source, documents_of, held_out_source, sources_of
 from tollgate_trainer.data.split import split
@@ -29,7 +29,7 @@ class Documents:
 
     train: in memory or, with `dataset.streaming`, read anew whenever they are gone through. reading: what was met on
     the way (redactions, answers, documents by source), as the `data` event says it. cache: where token ids are kept;
-    None is nowhere.
+    None is nowhere. files: what was read.
     """
 
     train: Sequence[Document]
@@ -37,6 +37,14 @@ class Documents:
     digest: str
     reading: Mapping[str, Any] = field(default_factory=dict)
     cache: TokenCache | None = None
+    files: tuple[Read, ...] = ()
+
+    def record(self, manifest: TrainingManifest) -> dict[str, Any]:
+        """For the finished model: the dataset's name and version as the manifest has them, its files with digest and
+        size, and what was met in them.
+        """
+        said = manifest.dataset.model_dump(include={"name", "version", "commit_hash", "created_at"}, exclude_none=True)
+        return {**said, "files": [asdict(file) for file in self.files], **self.reading}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,7 @@ def load_documents(manifest: TrainingManifest, dataset_root: Path) -> Documents:
     Raises: DatasetRefused, ManifestError.
     """
     dataset = manifest.dataset
-    digest = checked_digest(manifest, dataset_root)
+    identity = identified(manifest, dataset_root)
     sources, apart = sources_of(manifest, dataset_root), held_out_source(manifest, dataset_root)
     private, reading = dataset.privacy_preservation_enabled, Reading()
     held_out = list(documents_of([apart], reading, private=private)) if apart is not None else None
@@ -75,7 +83,8 @@ def load_documents(manifest: TrainingManifest, dataset_root: Path) -> Documents:
     reading.tally.check()
     if apart is not None:
         refuse_overlap(train, validation, apart, dataset.path)
-    found = Documents(tuple_of(train), tuple(validation), digest, reading.event(private=private))
+    said = reading.event(private=private)
+    found = Documents(tuple_of(train), tuple(validation), identity.digest, said, files=identity.files)
     return limited(found, dataset.limit)
 
 

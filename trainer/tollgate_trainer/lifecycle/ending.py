@@ -108,6 +108,7 @@ def _record(
     return {
         "manifest_digest": session.loaded.digest,
         "dataset_digest": session.dataset_digest,
+        "dataset": dict(session.dataset),
         "name": manifest.name,
         "run": attempt.run,
         "namespace": attempt.namespace,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +27,7 @@ FENCE_SECONDS = 15.0
 class Session:
     """State of the process.
 
+    dataset: what was read, as Documents.record.
     earlier: goodput seconds of all attempts before, with what they lost; expected_save: seconds that a save will take
     by the speed of the volume, until one was measured; outlook: planned and forecast against actual time and cost.
     """
@@ -38,6 +40,7 @@ class Session:
     agreement: Agreement
     flag: StopFlag
     lease: Lease
+    dataset: Mapping[str, Any] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     state: LifecycleState = field(default_factory=LifecycleState)
     earlier: dict[str, float] = field(default_factory=dict)
