@@ -132,6 +132,7 @@ def test_a_damaged_checkpoint_in_the_store_is_passed_over_aloud_and_the_best_one
     assert json.loads((run.output / "model/model_info.json").read_text())["chosen_step"] in (30, 60)
 
 
+@pytest.mark.full
 def test_a_store_that_cannot_keep_the_promise_is_refused_before_anything_is_trained(
     server: Server, tmp_path: Path
 ) -> None:
