@@ -13,6 +13,11 @@ from tollgate_trainer.refusal import ModelRefused
 CONFIG_FILE = "moe_lora.json"
 WEIGHTS_FILE = "adapter_moe.safetensors"
 FORMAT = 1
+NO_MERGE = (
+    "a mixture of LoRA experts cannot be merged: what it adds depends on each token's gates, so no single weight "
+    "equals it. Keep the adapter on its base (load it with tollgate_trainer.models.load_finished), or train with "
+    "adapter.type: lora"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,8 @@ from peft.tuners.lora.layer import LoraLayer
 from torch import nn
 from torch.nn import functional
 
-from tollgate_trainer.models.moe_lora.config import MoeLoraConfig
+from tollgate_trainer.models.moe_lora.config import NO_MERGE, MoeLoraConfig
 from tollgate_trainer.models.moe_lora.routing import Routing
-
-NO_MERGE = (
-    "a mixture of LoRA experts cannot be merged: what it adds depends on each token's gates, so no single weight "
-    "equals it. Keep the adapter on its base (load it with tollgate_trainer.models.load_finished), or train with "
-    "adapter.type: lora"
-)
 
 
 class MergeRefusedError(RuntimeError):

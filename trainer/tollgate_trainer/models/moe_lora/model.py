@@ -14,8 +14,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from tollgate_trainer.models.adapted import linear_layers
-from tollgate_trainer.models.moe_lora.config import WEIGHTS_FILE, MoeLoraConfig
-from tollgate_trainer.models.moe_lora.layer import NO_MERGE, MergeRefusedError, MoeLoraLinear, Router
+from tollgate_trainer.models.moe_lora.config import NO_MERGE, WEIGHTS_FILE, MoeLoraConfig
+from tollgate_trainer.models.moe_lora.layer import MergeRefusedError, MoeLoraLinear, Router
 from tollgate_trainer.models.moe_lora.routing import Routing
 from tollgate_trainer.refusal import ModelRefused
 
