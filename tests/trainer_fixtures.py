@@ -62,6 +62,31 @@ def write_chat(path: Path, count: int = 80) -> Path:
     return path
 
 
+def write_answers(path: Path, count: int = 120) -> Path:
+    """Texts with a question, a span that answers it in three of four, and a class that follows from the answer."""
+    chance = random.Random(9)
+
+    def some(least: int, most: int) -> str:
+        return " ".join(chance.choice(WORDS) for _ in range(chance.randint(least, most)))
+
+    rows = []
+    for number in range(count):
+        actor, deed, thing = (chance.choice(WORDS) for _ in range(3))
+        silent = number % 4 == 0
+        before = f"{some(3, 25)}. the {actor} {'can' if silent else 'will'} "
+        rows.append(
+            {
+                "text": f"{before}{deed} the {thing}. {some(3, 25)}",
+                "question": f"what will the {actor} do?",
+                "answer": "" if silent else deed,
+                "answer_start": None if silent else len(before),
+                "label": "none" if silent else "x" if deed < "m" else "y",
+            }
+        )
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
 def manifest(**changes: Any) -> dict[str, Any]:
     """A manifest of 20 steps; dotted changes are merged in: `hyperparameters={"max_steps": 5}`."""
     document: dict[str, Any] = {

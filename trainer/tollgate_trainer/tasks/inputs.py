@@ -37,6 +37,7 @@ class Inputs:
         segments = int(getattr(config, "type_vocab_size", 0) or 0) > 1
         names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
         tokenizer.model_input_names = [*names, "token_type_ids"] if segments else names
+        tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # what is saved with it
         assert tokenizer.pad_token_id is not None  # tokenizer.load sees to it
         return cls(max_length, int(tokenizer.pad_token_id), segments)
 

@@ -68,7 +68,8 @@ class _Alignment:
             raise DatasetRefused(
                 f"{len(lost)} of {self.answers} answers cannot be marked in the tokens of their text (at most "
                 f"{UNALIGNED_SHARE:.0%} may): {'; '.join(lost[:_SHOWN])}. Let an answer be whole words that stand in "
-                f"the text, shorter than max_seq_length ({windowing.max_length}) leaves room for",
+                f"the text; for long ones raise span.doc_stride ({windowing.stride}) and "
+                f"hyperparameters.max_seq_length ({windowing.max_length})",
                 "dataset.path",
             )
 
@@ -216,7 +217,7 @@ def _marked(
         spans.append(span)
     if any(span != (0, 0) for span in spans):
         return spans, ""
-    return spans, f"can only be given as {best[:60]!r}" if best else "is longer than a window"
+    return spans, f"can only be given as {best[:60]!r}" if best else "is whole in no window"
 
 
 def _same(given: str, right: str) -> bool:
