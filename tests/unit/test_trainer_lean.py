@@ -15,6 +15,7 @@ import pytest
         "tollgate_trainer.training",
         "tollgate_trainer.data",
         "tollgate_trainer.dataset.commands",
+        "tollgate_trainer.models.commands",
     ],
 )
 def test_checks_and_adoption_come_before_torch_is_imported(module: str) -> None:

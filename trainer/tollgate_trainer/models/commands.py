@@ -66,7 +66,7 @@ def info(where: Path, form: str) -> int:
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in known.items():
         if value is not None:
-            table.add_row(name.replace("_", " "), Text(_shown(value)))
+            table.add_row(name.replace("_", " "), Text(_shown(value), overflow="fold"))
     Console(soft_wrap=True).print(table)
     return 0
 
