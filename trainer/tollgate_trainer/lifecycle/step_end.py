@@ -93,6 +93,9 @@ class StepEnd(TrainerCallback):
         evaluated = Evaluated(state.global_step, dict(metrics or {}))
         name = self.plan.best_metric
         if name not in evaluated.metrics:
+            if self.plan.tracks_best:
+                message = f"{name} is undefined on the held-out documents; this evaluation is neither better nor worse"
+                self.session.say("warning", step=state.global_step, message=message)
             return control
         value = evaluated.metrics[name]
         if not math.isfinite(value):
