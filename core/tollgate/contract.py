@@ -80,6 +80,8 @@ class Env(StrEnum):
     DEBUG = "TOLLGATE_DEBUG"  # set: errors with their traceback, processes with their trace logs
 
 
+ALLOWED_EXTENSIONS = "TOLLGATE_ALLOWED_EXTENSIONS"
+"""Modules that a manifest's `extensions` may name, comma-separated. The admin's: from the ComputeProfile's env."""
 METRICS_PORT = 9464
 MANIFEST_MOUNT = "/etc/tollgate"
 MANIFEST_FILE = "manifest.json"

@@ -351,7 +351,6 @@ def test_adapter_fields_without_an_adapter_are_refused() -> None:
 
 NOT_IN_THIS_VERSION: list[tuple[str, Any]] = [
     ("framework", "openai"),
-    ("precision", "fp16"),
     ("safety_metrics", ["toxicity"]),
     ("model.trust_remote_code", True),
     ("log_dir", "logs"),

@@ -245,6 +245,16 @@ class Hyperparameters(Section):
         "only. Before the first step it is tried whether the model keeps them apart: where not, `auto` goes on without "
         "and says so, `true` is an error.",
     )
+    compile: bool = Field(
+        default=False,
+        description="Compile the model (torch.compile). On a CPU only with packing, whose batches have one shape; "
+        "elsewhere it is off, and the run says why.",
+    )
+    dataloader_num_workers: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = Field(
+        default="auto",
+        description="Processes that read data beside the training. auto: as many as a short measurement asks for, "
+        "which is usually none.",
+    )
     group_by_length: bool = Field(
         default=False,
         description="Batches of documents of similar length: less padding, and steps that are less like each other.",
@@ -374,6 +384,20 @@ class Judge(Section):
     )
 
 
+class Extensions(Section):
+    """Code of your own, without a fork: entry points of installed packages, or `module:Class` where whoever runs the
+    machine allows the module (TOLLGATE_ALLOWED_EXTENSIONS); docs/how-to/extend.md.
+    """
+
+    loss: str | None = Field(default=None, description="causal-lm: what is minimised (group tollgate.losses).")
+    trainer_step: str | None = Field(
+        default=None, description="Around forward and backward of a micro-batch (group tollgate.trainer_steps)."
+    )
+    dataset_source: str | None = Field(
+        default=None, description="Reads the files of the dataset (group tollgate.dataset_sources)."
+    )
+
+
 class Evaluation(Section):
     """Evaluation after training; spec.evaluation beats it."""
 
@@ -406,3 +430,10 @@ class Evaluation(Section):
     max_new_tokens: int = Field(default=64, ge=1, le=8192)
     temperature: float = Field(default=0.0, ge=0, le=5, description="0 takes the likeliest token each time.")
     batch_size: int = Field(default=16, ge=1, description="Prompts that are answered at once; it changes the draws.")
+    samples: int = Field(
+        default=3,
+        ge=0,
+        le=64,
+        description="causal-lm: how many held-out prompts the model answers at each evaluation while it trains, for "
+        "people; 0 is none.",
+    )

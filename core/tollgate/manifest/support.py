@@ -25,7 +25,6 @@ class Row:
 
 NOT_YET: tuple[Row, ...] = (
     Row("framework", ("transformers",), "Write `framework: transformers`, or remove it."),
-    Row("precision", (None, "auto", "bf16", "fp32"), "Write `bf16`, `fp32` or `auto`."),
     Row("safety_metrics", (None,), "Remove it; gates judge what the evaluation suites measure."),
     Row("model.trust_remote_code", (False,), "Remove it; models that bring their own code are not run."),
     Row("log_dir", (None,), "Remove it: logs lie in logs/ of the run's own folder."),

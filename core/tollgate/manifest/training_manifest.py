@@ -12,6 +12,7 @@ from tollgate.manifest.sections import (
     Dataset,
     EarlyStopping,
     Evaluation,
+    Extensions,
     Hyperparameters,
     Joint,
     Model,
@@ -70,6 +71,7 @@ class TrainingManifest(Section):
     wandb_logging: bool | None = Field(default=None, description="Short form of tracking.wandb.")
     wandb_project: str | None = Field(default=None, description="Short form of tracking.wandb.project.")
     evaluation: Evaluation = Field(default_factory=Evaluation)
+    extensions: Extensions = Field(default_factory=Extensions)
     evaluation_enabled: bool | None = Field(default=None, description="Short form of evaluation.enabled.")
     output_dir: str | None = Field(
         default=None,

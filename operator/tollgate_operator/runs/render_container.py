@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from tollgate.contract import (
+    ALLOWED_EXTENSIONS,
     CODE_PATH,
     CONTAINER,
     DATASET_MOUNT,
@@ -100,6 +101,9 @@ def environment(order: Order) -> list[dict[str, Any]]:
         Env.TAKE_OVER: _flag(order.take_over),
         Env.FRESH: _flag(order.fresh),
         Env.REPLAN: str(order.replans),
+        # Also when it is empty: a run's secret comes in as environment too, and may not allow itself what the admin did
+        # not.
+        ALLOWED_EXTENSIONS: order.profile.env.get(ALLOWED_EXTENSIONS, ""),
     }
     if reservation.stop_after_seconds is not None:
         ours[Env.STOP_AFTER_SECONDS] = str(reservation.stop_after_seconds)

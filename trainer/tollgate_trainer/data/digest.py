@@ -9,6 +9,7 @@ from pathlib import Path
 from tollgate.manifest import paths
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate_trainer.data.documents import files_of
+from tollgate_trainer.extensions import extension
 from tollgate_trainer.refusal import DatasetRefused
 
 
@@ -58,7 +59,7 @@ def identified(manifest: TrainingManifest, dataset_root: Path) -> Identity:
     """Everything that the run reads, after the manifest's own sha256s and size were checked.
 
     The digest of one path is its own. With `sources` or `splits.validation_path`: the sha256 of the digests, a line
-    each, in the manifest's order.
+    each, in the manifest's order. With `extensions.dataset_source` its name and version are in it.
     Raises: DatasetRefused, ManifestError (a path that leaves its root).
     """
     dataset = manifest.dataset
@@ -81,6 +82,9 @@ def identified(manifest: TrainingManifest, dataset_root: Path) -> Identity:
         files.append(Read(dataset.splits.validation_path, *path_digest(path, dataset.splits.validation_path)))
     if len(files) > 1:
         digest = "sha256:" + hashlib.sha256("".join(f"{one.digest}\n" for one in files).encode()).hexdigest()
+    reader = extension(manifest, "dataset_source")
+    if reader is not None:  # other code may make other documents of the same bytes
+        digest = "sha256:" + hashlib.sha256(f"{digest}\n{reader.name} {reader.version}\n".encode()).hexdigest()
     return Identity(digest, tuple(files))
 
 

@@ -12,6 +12,7 @@ from tollgate_trainer.data.document import ROLES, Answer, Document, Message
 from tollgate_trainer.data.formats import Form, documents_of, expected
 from tollgate_trainer.data.records import SUFFIXES, paragraphs, records
 from tollgate_trainer.data.spans import Tally
+from tollgate_trainer.extensions import DatasetSource
 from tollgate_trainer.refusal import DatasetRefused
 
 __all__ = ["ROLES", "SUFFIXES", "Answer", "Document", "Form", "Message", "Tally", "files_of", "read", "stream"]
@@ -29,21 +30,31 @@ def read(path: Path, form: Form, name: str) -> list[Document]:
     return documents
 
 
-def stream(path: Path, form: Form, name: str, tally: Tally) -> Iterator[Document]:
+def stream(path: Path, form: Form, name: str, tally: Tally, reader: DatasetSource | None = None) -> Iterator[Document]:
     """The documents one by one, so that a file need not fit into memory; answers are counted in `tally`.
 
+    Args: reader: reads all files, whatever their suffix.
     Raises: DatasetRefused, while iterating.
     """
     empty = True
     for file in files_of(path, name):
         shown = name if file == path else f"{name}/{file.relative_to(path).as_posix()}"
-        if path.is_dir() and file.suffix not in SUFFIXES:
+        if path.is_dir() and file.suffix not in SUFFIXES and reader is None:
             continue
-        for document in _read_file(file, shown, form, tally):
+        found = _read_file(file, shown, form, tally) if reader is None else _read_by(reader, file, shown, form, tally)
+        for document in found:
             empty = False
             yield document
     if empty and not tally.unaligned:
         raise DatasetRefused(f"{name} holds no document; expected {expected(form)}", "dataset.path")
+
+
+def _read_by(reader: DatasetSource, file: Path, shown: str, form: Form, tally: Tally) -> Iterator[Document]:
+    try:
+        for origin, record in reader.records(file):
+            yield from documents_of(record, origin, form, tally)
+    except (OSError, ValueError) as error:
+        raise DatasetRefused(f"{shown} can't be read by extensions.dataset_source: {error}", "dataset.path") from error
 
 
 def files_of(path: Path, name: str) -> list[Path]:

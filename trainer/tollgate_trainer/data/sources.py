@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tollgate.manifest import paths
 from tollgate.manifest.training_manifest import TrainingManifest
@@ -18,6 +18,7 @@ from tollgate_trainer.data.formats import TABLES, Form
 from tollgate_trainer.data.order import Share
 from tollgate_trainer.data.redaction import redacted
 from tollgate_trainer.data.spans import Tally
+from tollgate_trainer.extensions import DatasetSource, extension
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Source:
     form: Form
     weight: float = 1.0
     field: str = "dataset.path"
+    reader: DatasetSource | None = None
 
 
 @dataclass(slots=True)
@@ -61,13 +63,21 @@ def sources_of(manifest: TrainingManifest, dataset_root: Path) -> list[Source]:
     """
     dataset, form = manifest.dataset, form_of(manifest)
     main = paths.resolve(dataset_root, dataset.path, "dataset.path")
-    found = [Source(name_of(dataset.path), main, dataset.path, form, dataset.weight)]
+    reader = reader_of(manifest)
+    found = [Source(name_of(dataset.path), main, dataset.path, form, dataset.weight, reader=reader)]
     for index, source in enumerate(dataset.sources):
         field = f"dataset.sources[{index}].path"
         path = paths.resolve(dataset_root, source.path, field)
         own = form if source.format is None else replace(form, format=_format(manifest, source.format))
-        found.append(Source(source.name or name_of(source.path), path, source.path, own, source.weight, field))
+        name = source.name or name_of(source.path)
+        found.append(Source(name, path, source.path, own, source.weight, field, reader))
     return found
+
+
+def reader_of(manifest: TrainingManifest) -> DatasetSource | None:
+    """Somebody else's code that reads the files, where the manifest names it. Raises: ManifestRefused."""
+    found = extension(manifest, "dataset_source")
+    return None if found is None else cast("DatasetSource", found.code)
 
 
 def held_out_source(manifest: TrainingManifest, dataset_root: Path) -> Source | None:
@@ -75,7 +85,8 @@ def held_out_source(manifest: TrainingManifest, dataset_root: Path) -> Source | 
     shown, field = manifest.dataset.splits.validation_path, "dataset.splits.validation_path"
     if shown is None:
         return None
-    return Source(name_of(shown), paths.resolve(dataset_root, shown, field), shown, form_of(manifest), field=field)
+    path, form = paths.resolve(dataset_root, shown, field), form_of(manifest)
+    return Source(name_of(shown), path, shown, form, field=field, reader=reader_of(manifest))
 
 
 def name_of(path: str) -> str:
@@ -109,7 +120,7 @@ def documents_of(sources: Sequence[Source], reading: Reading, *, private: bool) 
     Raises: DatasetRefused, while iterating.
     """
     for source in sources:
-        for document in stream(source.path, source.form, source.shown, reading.tally):
+        for document in stream(source.path, source.form, source.shown, reading.tally, source.reader):
             clean = redacted(document, reading.redactions) if private else document
             reading.documents[source.name] += 1
             yield replace(clean, source=source.name)

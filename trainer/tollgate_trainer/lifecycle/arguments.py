@@ -131,6 +131,7 @@ def training_arguments(
         eval_strategy="no",
         seed=manifest.reproducibility.seed,
         bf16=precision == "bf16",
+        fp16=precision == "fp16",
         use_cpu=not cuda,
         activation_checkpointing=asked.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if asked.gradient_checkpointing else None,

@@ -33,24 +33,29 @@ class Rows(Dataset[list[Any]]):
         return [self._samples[number] for number in numbers]
 
 
-def collate_for(task: Task, order: Order) -> Collate:
-    """Rows of samples as a batch, as the order has them."""
+def collate_for(task: Task, order: Order, fixed: bool = False) -> Collate:
+    """Rows of samples as a batch, as the order has them. fixed: packed batches are all of one shape."""
     if order.pack is None:
         return lambda rows: task.collate([sample for row in rows for sample in row])
-    return pack
+    shape = (order.micro_batch, order.pack) if fixed else (0, 0)
+    return lambda rows: pack(rows, shape)
 
 
-def pack(rows: Sequence[Sequence[Sample]]) -> Batch:
+def pack(rows: Sequence[Sequence[Sample]], at_least: tuple[int, int] = (0, 0)) -> Batch:
     """input_ids, position_ids, labels and REAL: [rows, longest], filled up at the end to a multiple of 8.
 
     Positions restart at each document and there is no attention mask, which is how the library learns where documents
     end (an all-ones mask would mix them). The first token of a document is not predicted from the one before. What
     fills a row up is a document of its own without labels; its token does not matter, 0 is in every vocabulary.
+
+    Args: at_least: rows and tokens that the batch has in any case, the rows without documents at its end.
     """
     lengths = [sum(len(sample.input_ids) for sample in row) for row in rows]
-    width = -(-max(lengths) // PAD_MULTIPLE) * PAD_MULTIPLE
-    ids, positions, real = (torch.zeros((len(rows), width), dtype=torch.long) for _ in range(3))
-    labels = torch.full((len(rows), width), IGNORED, dtype=torch.long)
+    width = max(at_least[1], -(-max(lengths) // PAD_MULTIPLE) * PAD_MULTIPLE)
+    count = max(at_least[0], len(rows))
+    ids, real = (torch.zeros((count, width), dtype=torch.long) for _ in range(2))
+    positions = torch.arange(width).repeat(count, 1)
+    labels = torch.full((count, width), IGNORED, dtype=torch.long)
     for number, row in enumerate(rows):
         at = 0
         for sample in row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,17 +15,20 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
-from tollgate_trainer.data.document import Document
 from tollgate_trainer.data.order import Order, RankBatches
+from tollgate_trainer.extensions import TrainerStep
 from tollgate_trainer.lifecycle.checkpoints import CheckpointError, Checkpoints
+from tollgate_trainer.lifecycle.compiling import eagerly
 from tollgate_trainer.lifecycle.feeding import REAL, Rows, collate_for
 from tollgate_trainer.lifecycle.goodput import State
+from tollgate_trainer.lifecycle.held_out import held_out
 from tollgate_trainer.lifecycle.lease import Fenced
 from tollgate_trainer.lifecycle.outcome import NonFinite
 from tollgate_trainer.lifecycle.remote.keeping import Keeping
+from tollgate_trainer.lifecycle.sampling import Sampling
+from tollgate_trainer.lifecycle.scaling import ScalerSkips
 from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.lifecycle.sharding import Sharding, make_whole
-from tollgate_trainer.lifecycle.source_sums import SourceSums
 from tollgate_trainer.lifecycle.state import Best, Mode
 from tollgate_trainer.lifecycle.stop import StopCode
 from tollgate_trainer.models.moe_lora.model import MoeLoraModel
@@ -95,9 +98,15 @@ class TrainingLoop(Trainer):
         self.batches = RankBatches(plan.order, session.attempt.rank)
         self.rows = Rows(plan.train)
         self.collate = collate_for(task, plan.order)
+        self.fixed = False
+        self.compiled = False
+        self.workers = 0
+        self.around_step: TrainerStep | None = None
+        self.skips = ScalerSkips()
         self.step_loss: list[torch.Tensor] = []
         self.last_grad_norm = math.nan
         self.remote: Keeping | None = None
+        self.sampling: Sampling | None = None
         self._rotate = rotate
         self._without_cache = {"use_cache": False} if takes(model, "use_cache") else {}
         self.routing = model.routing if isinstance(model, MoeLoraModel) else None
@@ -108,10 +117,16 @@ class TrainingLoop(Trainer):
         """Our batches, already this process's own; the library's sharding is not asked."""
         return DataLoader(
             self.rows,
-            batch_sampler=self.batches,  # type: ignore[arg-type] # rows of numbers, which is what our data takes
+            batch_sampler=self.batches,
             collate_fn=self.collate,
+            num_workers=self.workers,
             pin_memory=self.args.device.type == "cuda",
         )
+
+    def give_one_shape(self) -> None:
+        """All packed batches are as large as the largest, which is what compiled code is made for."""
+        self.fixed = True
+        self.collate = collate_for(self.task, self.plan.order, fixed=True)
 
     # --- shards -----------------------------------------------------------------------------------------------------
 
@@ -146,7 +161,7 @@ class TrainingLoop(Trainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """No key-value cache in training."""
         given = {name: tensor for name, tensor in inputs.items() if name != REAL}
-        loss = super().compute_loss(model, {**given, **self._without_cache}, *args, **kwargs)
+        loss: Any = super().compute_loss(model, {**given, **self._without_cache}, *args, **kwargs)
         if self.routing is None:
             return loss
         divided = self.model_accepts_loss_kwargs and kwargs.get("num_items_in_batch") is not None
@@ -157,7 +172,12 @@ class TrainingLoop(Trainer):
         mask = inputs.get("attention_mask", inputs.get(REAL))
         # Until backward is over: gradient checkpointing routes the same tokens once more there.
         with self.routing.step(mask, self.args.device) if self.routing is not None else nullcontext():
-            loss = super().training_step(model, inputs, *args, **kwargs)
+            if self.around_step is None:
+                loss = super().training_step(model, inputs, *args, **kwargs)
+            else:
+                train: Any = super().training_step
+                batch = dict(self._prepare_inputs(inputs))
+                loss = self.around_step(model, batch, lambda changed: train(model, changed, *args, **kwargs))
         self.step_loss.append(loss)
         return loss
 
@@ -170,9 +190,21 @@ class TrainingLoop(Trainer):
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
         self.last_grad_norm = float(norm)
-        if not math.isfinite(self.last_grad_norm):
+        finite = math.isfinite(self.last_grad_norm)
+        if self.args.fp16 and not finite:
+            self._skip()
+        elif not finite:
             self._refuse_step(f"the gradient norm is {self.last_grad_norm}", self.state.global_step + 1)
+        if finite:
+            self.skips.bearable(True)
         return norm
+
+    def _skip(self) -> None:
+        """The scale of fp16 was too large: the scaler itself skips the step and halves it."""
+        step, bearable = self.state.global_step + 1, self.skips.bearable(False)
+        self.session.say("scaler_skip", step=step, in_a_row=self.skips.in_a_row, total=self.skips.total)
+        if not bearable:
+            self._refuse_step(f"{self.skips.in_a_row} steps in a row had gradients that fp16 can't hold", step)
 
     def local_loss(self) -> float:
         """The loss of the last step in this process."""
@@ -199,8 +231,10 @@ class TrainingLoop(Trainer):
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
         """Metrics over all held-out samples, each process a share; how they are spread over batches does not matter."""
         started = time.monotonic()
-        with self.session.spend(State.EVALUATE):
-            metrics = self._measure()
+        with self.session.spend(State.EVALUATE), eagerly(self.compiled):
+            metrics = held_out(self)
+            if self.sampling is not None:
+                self.sampling.tell(self, self.accelerator.unwrap_model(self.model))
         seconds = time.monotonic() - started
         self.session.evaluations.add(seconds)
         step = self.state.global_step
@@ -208,38 +242,6 @@ class TrainingLoop(Trainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _measure(self) -> dict[str, float]:
-        samples = self.plan.validation
-        attempt = self.session.attempt
-        mine = sorted(range(attempt.rank, len(samples), attempt.world), key=lambda i: (-int(samples.lengths[i]), i))
-        model = self.accelerator.unwrap_model(self.model)
-        was_training = model.training
-        model.eval()
-        batches = _batches(mine, self.plan.eval_batch, samples.documents)
-        most = max(self.session.agreement.gathered(len(batches))) if self.sharding.collective_forward else 0
-        sums = SourceSums(samples.documents)
-        rows: list[tuple[int, Any]] = []
-        with torch.no_grad(), self.compute_loss_context_manager():
-            for batch in batches:
-                chosen = [samples[i] for i in batch]
-                part = self.task.measure(model, self._prepare_inputs(self.task.collate(chosen)), chosen)
-                sums.add(samples.documents[batch[0]].source, part.loss_sum, part.count)
-                rows.extend(zip(batch, part.rows, strict=True) if self.task.by_sample else ())
-                self.session.progress.touch()
-            self._accompany(model, most - len(batches))
-        model.train(was_training)
-        sums.take(self.session.agreement.summed(*sums.flat()))
-        if self.task.by_sample:
-            told = self.session.agreement.gathered(rows)
-            rows = sorted((row for share in told for row in share), key=lambda row: row[0])
-        return {**self.task.metrics(*sums.total(), rows, samples), **sums.losses()}
-
-    def _accompany(self, model: Any, batches: int) -> None:
-        """Forward passes that count for nothing, while others evaluate: they need this process's shards."""
-        samples = self.plan.validation
-        for _ in range(batches):
-            self.task.measure(model, self._prepare_inputs(self.task.collate([samples[0]])), [samples[0]])
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -334,6 +336,7 @@ class TrainingLoop(Trainer):
         world = self.session.attempt.world
         ranks = [f"rng_state_{rank}.pth" for rank in range(world)] if world > 1 else ["rng_state.pth"]
         step = self.state.global_step
+        ranks += ["scaler.pt"] if self.args.fp16 else []
         return [*ranks, "trainer_state.json", "scheduler.pt", "lifecycle.json", *self.sharding.expected(step)]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -395,11 +398,3 @@ class TrainingLoop(Trainer):
         if code is StopCode.NON_FINITE:
             self._refuse_step("a process's loss is not finite", self.state.global_step)
         self.session.stopped = code
-
-
-def _batches(numbers: Sequence[int], size: int, documents: Sequence[Document]) -> list[list[int]]:
-    """Batches of samples of one source each, so that each source's loss can be told."""
-    by_source: dict[str, list[int]] = {}
-    for number in numbers:
-        by_source.setdefault(documents[number].source, []).append(number)
-    return [own[start : start + size] for own in by_source.values() for start in range(0, len(own), size)]

@@ -12,12 +12,13 @@ from transformers import PrinterCallback
 
 from tollgate.contract import Env, Files, LastWords
 from tollgate_trainer.data import Documents
-from tollgate_trainer.lifecycle import arrangement
+from tollgate_trainer.lifecycle import arrangement, compiling, workers
 from tollgate_trainer.lifecycle.arguments import plan_for, topology, training_arguments
 from tollgate_trainer.lifecycle.batching import Batching, batching
 from tollgate_trainer.lifecycle.checkpoints import Checkpoints, Found, Identity, committed, newest_valid
 from tollgate_trainer.lifecycle.ending import finish, stopped
 from tollgate_trainer.lifecycle.experts import ExpertsLog
+from tollgate_trainer.lifecycle.extending import extend
 from tollgate_trainer.lifecycle.goodput import State, without_lost_steps
 from tollgate_trainer.lifecycle.heartbeat import Beat
 from tollgate_trainer.lifecycle.loop import Plan, TrainingLoop
@@ -25,6 +26,7 @@ from tollgate_trainer.lifecycle.processes import fit_threads
 from tollgate_trainer.lifecycle.profiling import StepProfile
 from tollgate_trainer.lifecycle.remote.keeping import Keeping
 from tollgate_trainer.lifecycle.rotation import Rotation
+from tollgate_trainer.lifecycle.sampling import sampling_for
 from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.lifecycle.sharding import Sharding, sharding_for
 from tollgate_trainer.lifecycle.state import LifecycleState
@@ -36,7 +38,7 @@ from tollgate_trainer.models.build import Built, build
 from tollgate_trainer.models.source import Source, tokenizer_source
 from tollgate_trainer.plan.forecasting import Forecasting
 from tollgate_trainer.plan.making import Planning
-from tollgate_trainer.plan.preflight import Findings, preflight
+from tollgate_trainer.plan.preflight import Findings, longest_step, preflight
 from tollgate_trainer.refusal import OutputRefused
 from tollgate_trainer.tasks.choose import task_for
 from tollgate_trainer.tasks.protocol import Task
@@ -160,6 +162,8 @@ class Run:
         if found is not None and session.committed is not None:
             session.resumed_from = found.commit.step
             session.state = LifecycleState.read(found.folder)
+            if found.commit.uid == session.attempt.uid:
+                session.trackers.update(session.state.trackers)
             session.committed_step_seconds = session.state.goodput.get(State.STEP, 0.0)
             session.progress.checkpoint_step = found.commit.step
             session.progress.checkpoint_at = session.committed.saved_at.timestamp()
@@ -244,6 +248,8 @@ class Run:
         rotation = Rotation(checkpoints, plan, session)
         loop = TrainingLoop(session, plan, task, checkpoints, rotation, model, arguments, tokenizer, self.sharding)
         loop.remote = self.remote
+        extend(loop, self.manifest)
+        loop.sampling = sampling_for(loop, self.manifest.evaluation.samples)
         return loop
 
     def _compare(self, before: LifecycleState, now: dict[str, Any], built: Built) -> None:
@@ -270,6 +276,7 @@ class Run:
             equality="bit-equal" if session.exact else "statistical",
             because=changed,
             checkpoint=session.committed.path if session.committed else None,
+            **({"trackers": dict(session.trackers)} if session.trackers else {}),
         )
 
     # --- training ---------------------------------------------------------------------------------------------------
@@ -283,10 +290,15 @@ class Run:
             session.progress.step = resumed.commit.step
             return exhausted_by(plan, session.state)
         findings = None
+        asked = self.manifest.hyperparameters
+        self._shape(loop)
         if self.manifest.preflight:
             self._go_to(State.PREFLIGHT)
-            findings = preflight(loop, self.manifest.hyperparameters.gradient_checkpointing)
+            findings = preflight(loop, asked.gradient_checkpointing)
         self._take_in(loop, trainable, findings)
+        self._read_beside(loop, findings)
+        if loop.compiled:
+            compiling.compiled(loop, lambda: longest_step(loop, asked.gradient_checkpointing))
         loop.remove_callback(PrinterCallback)  # the events say it
         step_end = StepEnd(loop, lambda: session.goodput.switch(State.STEP))
         loop.add_callback(step_end)
@@ -301,6 +313,33 @@ class Run:
         if self.remote is not None:
             self.remote.leave()
         return step_end.exhausted
+
+    def _shape(self, loop: TrainingLoop) -> None:
+        """Whether the model will be compiled, and then, where documents are packed, for one shape."""
+        packed, asked = loop.plan.order.pack is not None, self.manifest.hyperparameters.compile
+        why = compiling.why_not(asked, self.device, packed)
+        if why is not None:
+            self.session.say("warning", message=f"the model is not compiled: {why}")
+            self.session.say("compile", on=False, because=why)
+        loop.compiled = asked and why is None
+        if loop.compiled and packed:
+            loop.give_one_shape()
+
+    def _read_beside(self, loop: TrainingLoop, findings: Findings | None) -> None:
+        """How many processes read data, by what preflight's step took."""
+        order, attempt = loop.plan.order, self.session.attempt
+        compute = None
+        if findings is not None and findings.step is not None:
+            mean = order.tokens_until(order.steps_per_epoch) / order.micro_steps_per_epoch / attempt.world
+            compute = mean * findings.step.seconds / (findings.step.rows * findings.step.width)
+        found = workers.workers_for(
+            self.manifest.hyperparameters.dataloader_num_workers,
+            lambda: workers.fetch_seconds(loop.rows, loop.collate, order, attempt.rank),
+            compute,
+            workers.cores_left(attempt.local_world),
+        )
+        loop.workers = found.count
+        self.session.say("data_loader", workers=found.count, fetch_seconds=found.fetch, because=found.because)
 
     def _shard_as_planned(self, resumed: Found | None) -> None:
         """`parallelism: auto` with a profile: the plan may shard what one process could not hold."""

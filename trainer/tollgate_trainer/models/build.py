@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Precision = str
-"""`fp32` or `bf16`, resolved."""
+"""`fp32`, `bf16` or `fp16`, resolved."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ def precision_for(manifest: TrainingManifest, cuda: bool) -> Precision:
     asked = manifest.precision or "auto"
     if asked == "auto":
         return "bf16" if cuda and torch.cuda.is_bf16_supported() else "fp32"
+    if asked == "fp16" and not cuda:
+        raise ManifestRefused("fp16 is for GPUs, and there is none here; write bf16, fp32 or auto", "precision")
     if asked == "bf16" and cuda and not torch.cuda.is_bf16_supported():
         raise ManifestRefused("this GPU has no bf16; use auto", "precision")
     return asked

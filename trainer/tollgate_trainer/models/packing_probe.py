@@ -53,7 +53,7 @@ def probe(model: Any, device: torch.device, precision: str, length: int) -> Prob
             alone = [_logits(model, one[None])[0] for one in documents]
             packed = torch.cat(documents)[None]
             positions = torch.cat([torch.arange(len(one), device=device) for one in documents])[None]
-            together = _logits(model, packed, positions)[0].split([len(one) for one in documents])
+            together = torch.split(_logits(model, packed, positions)[0], [len(one) for one in documents])
             if precision != "fp32":
                 bound = NOISE_FACTOR * _noise(model, documents, alone)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
