@@ -17,7 +17,8 @@ from tollgate.contract import Files
 from tollgate.gates import evidence
 from tollgate.manifest import canonical
 from tollgate_trainer.report import build, charts, write
-from tollgate_trainer.report.page import flatten, loss_chart, number, size
+from tollgate_trainer.report.format import number, size
+from tollgate_trainer.report.page import flatten, loss_chart
 from tollgate_trainer.report.record import read
 
 D = "sha256:" + "0" * 64

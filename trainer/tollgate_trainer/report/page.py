@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from tollgate.api.quantities import format_cents, format_duration, parse_usd
@@ -18,9 +17,12 @@ from tollgate.api.training_run import CheckStatus
 from tollgate.contract import Files, Outcome
 from tollgate_trainer import durable
 from tollgate_trainer.report import charts
+from tollgate_trainer.report import sections as optional
+from tollgate_trainer.report.advice import recommendations
+from tollgate_trainer.report.drawing import Chart, chart
+from tollgate_trainer.report.format import number, short, size, span, when
 from tollgate_trainer.report.record import Record, read
 
-DASH = "-"
 STATES = (
     ("step", "training steps", "s1"),
     ("evaluate", "evaluating", "s2"),
@@ -45,16 +47,6 @@ class Figure:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """The same chart for wide and for narrow screens: text in a drawing shrinks with it."""
-
-    title: str
-    wide: Markup
-    narrow: Markup
-    legend: tuple[tuple[str, str], ...] = ()
-
-
 def write(root: Path) -> Path:
     """Make or refresh the report of an output folder; answers where it lies. Raises: OSError."""
     path = root / Files.REPORT
@@ -69,15 +61,7 @@ def build(root: Path) -> str:
 
 def render(record: Record) -> str:
     """The page of a record; pure."""
-    environment = Environment(
-        loader=PackageLoader("tollgate_trainer.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(short=short, when=when, number=number, size=size)
-    return environment.get_template("page.html.j2").render(
+    return template("page.html.j2").render(
         record=record,
         status=status(record),
         figures=figures(record),
@@ -89,39 +73,33 @@ def render(record: Record) -> str:
         data=statistics(record),
         files=record.model.get("files", []),
         paths=paths(record.root),
+        advice=recommendations(record),
+        outlook=optional.outlook(record),
+        memory=optional.memory(record),
+        changes=optional.changes(record),
+        experts=optional.experts(record),
+        facts=optional.data_facts(record),
+        checks=optional.checks(record),
+        samples=optional.samples(record),
+        classes=optional.classes(record),
+        spans=optional.spans(record),
     )
 
 
+def template(name: str) -> Template:
+    """A template of this package; everything that it shows is escaped."""
+    environment = Environment(
+        loader=PackageLoader("tollgate_trainer.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(short=short, when=when, number=number, size=size)
+    return environment.get_template(name)
+
+
 # --- words and numbers ------------------------------------------------------------------------------------------------
-
-
-def short(digest: str | None) -> str:
-    """`sha256:0123456789ab...`: enough to tell two apart by eye."""
-    return f"{digest[:19]}…" if digest and len(digest) > 20 else digest or ""
-
-
-def when(at: datetime | None) -> str:
-    """A UTC time to the minute, or a dash when unknown."""
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if at else DASH
-
-
-def number(value: object) -> str:
-    """A number for reading: thousands separated, four significant digits; a dash for what is not known."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return DASH if value is None else str(value)
-    if isinstance(value, int) or (value == int(value) and abs(value) >= 1000):
-        return f"{int(value):,}"
-    return f"{value:,.4g}" if abs(value) < 1e6 else f"{value:,.0f}"
-
-
-def size(count: object) -> str:
-    """Bytes as kB or MB."""
-    if not isinstance(count, int):
-        return DASH
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count} B"
 
 
 def status(record: Record) -> tuple[str, str, str]:
@@ -184,14 +162,6 @@ def _points(record: Record, name: str) -> list[tuple[float, float]]:
     return [(float(step), float(value)) for step, value in values if value is not None]
 
 
-def _chart(title: str, series: Sequence[charts.Series], wide: charts.Frame, marks: Sequence[float]) -> Chart | None:
-    drawn = charts.line_chart(title, series, wide, marks)
-    if not drawn:
-        return None
-    legend = tuple((s.name, s.style) for s in series if s.points and len(series) > 1)
-    return Chart(title, Markup(drawn), Markup(charts.line_chart(title, series, charts.NARROW, marks)), legend)
-
-
 def loss_chart(record: Record) -> Chart | None:
     """Training loss as logged and smoothed, and the held-out loss; None without a logged step."""
     raw = _points(record, "loss")
@@ -200,20 +170,20 @@ def loss_chart(record: Record) -> Chart | None:
         for e in record.evaluations
         if isinstance(e.get("eval_loss"), int | float)
     ]
-    span = max(len(raw) // 20, 3)
+    window = max(len(raw) // 20, 3)
     series = [
         charts.Series("training, as logged", raw, "faint"),
-        charts.Series("training, averaged", charts.smooth(raw, span) if len(raw) > 8 else [], "line-1"),
+        charts.Series("training, averaged", charts.smooth(raw, window) if len(raw) > 8 else [], "line-1"),
         charts.Series("held out", held_out, "line-2", dots=True),
     ]
-    return _chart("Loss", series, charts.WIDE, _restarts(record))
+    return chart("Loss", series, charts.WIDE, _restarts(record))
 
 
 def small_charts(record: Record) -> list[Chart | None]:
     """Learning rate, gradient norm, throughput."""
     marks = _restarts(record)
     return [
-        _chart(title, [charts.Series(title, _points(record, name))], charts.HALF, marks)
+        chart(title, [charts.Series(title, _points(record, name))], charts.HALF, marks)
         for title, name in (
             ("Learning rate", "learning_rate"),
             ("Gradient norm", "grad_norm"),
@@ -231,13 +201,9 @@ def goodput(record: Record) -> dict[str, Any] | None:
     parts = [(words, seconds[name], style) for name, words, style in STATES if seconds.get(name, 0) > 0]
     return {
         "bar": Markup(charts.stacked_bar(parts)),
-        "parts": [(words, style, _span(s), f"{s / total:.1%}") for words, s, style in parts],
+        "parts": [(words, style, span(s), f"{s / total:.1%}") for words, s, style in parts],
         "share": f"{seconds.get('step', 0) / total:.0%}",
     }
-
-
-def _span(seconds: float) -> str:
-    return format_duration(round(seconds)) if seconds >= 10 else f"{seconds:.1f}s"
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -307,6 +273,7 @@ def paths(root: Path) -> list[tuple[str, str]]:
         (Files.EVIDENCE, "evidence of the evaluation"),
         (Files.RESULT, "how it ended"),
         (Files.EVENTS, "what happened, line by line"),
+        (Files.PLAN, "the plan"),
         (Files.CHECKPOINTS, "checkpoints"),
     )
     return [(name, words) for name, words in names if (root / name).exists()]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -17,9 +17,12 @@ from tollgate.contract import Files, LastWords
 from tollgate.gates.evidence import Evaluated, EvidenceError, evidence_digest, parse_statement
 from tollgate.manifest.canonical import digest as digest_of
 from tollgate_trainer import stopwatch
+from tollgate_trainer.report import told
 
 GATES = "evaluation/gates.json"
 PRICE = "logs/price.json"
+Shape = TypeVar("Shape", bound=told.Told)
+Stepped = TypeVar("Stepped", told.Experts, told.Samples)
 _ATTEMPT = re.compile(r"^attempt-(\d+)$")
 
 
@@ -68,6 +71,16 @@ class Record:
     policy: str | None
     seconds_used: float | None
     usd_per_hour: str | None
+    preflight: tuple[told.Check, ...]
+    experts: tuple[told.Experts, ...]
+    samples: tuple[told.Samples, ...]
+    packing: told.Packing | None
+    outlook: told.Outlook | None
+    compiled: told.Compiled | None
+    reading: told.Reading | None
+    planned: Mapping[str, Any]
+    classes: told.Classes | None
+    spans: told.Spans | None
 
     @property
     def name(self) -> str:
@@ -100,6 +113,16 @@ def read(root: Path) -> Record:
         policy=gates.get("policy"),
         seconds_used=_seconds_used(root),
         usd_per_hour=_json(root / PRICE).get("usdPerHour"),
+        preflight=tuple(_checks(events)),
+        experts=tuple(_by_step(told.each(told.Experts, events, "experts"))),
+        samples=tuple(_by_step(told.each(told.Samples, events, "samples"))),
+        packing=_last(told.each(told.Packing, events, "packing")),
+        outlook=_outlook(events),
+        compiled=_last(told.each(told.Compiled, events, "compile")),
+        reading=_last(told.each(told.Reading, events, "data_loader")),
+        planned=_json(root / Files.PLAN),
+        classes=_detail(root, told.Classes, "classification"),
+        spans=_detail(root, told.Spans, "span"),
     )
 
 
@@ -115,6 +138,33 @@ def _events(path: Path) -> Iterable[dict[str, Any]]:
             continue  # a line that a kill cut off
         if isinstance(event, dict) and isinstance(event.get("event"), str):
             yield event
+
+
+def _last(found: Sequence[Shape]) -> Shape | None:
+    return found[-1] if found else None
+
+
+def _by_step(found: Sequence[Stepped]) -> list[Stepped]:
+    kept = {event.step: event for event in found}
+    return [kept[step] for step in sorted(kept)]
+
+
+def _checks(events: Sequence[Mapping[str, Any]]) -> list[told.Check]:
+    """Preflight of the newest attempt that had one."""
+    mine = [event for event in events if event["event"] == "preflight"]
+    return told.each(told.Check, [event for event in mine if _attempt(event) == _attempt(mine[-1])], "preflight")
+
+
+def _outlook(events: Sequence[Mapping[str, Any]]) -> told.Outlook | None:
+    """What was planned and what came, of the newest attempt that ended."""
+    return _last(told.each(told.Outlook, [e for e in events if e.get("source") == "end"], "forecast"))
+
+
+def _detail(root: Path, shape: type[Shape], name: str) -> Shape | None:
+    """A detail of its own, or its part of evaluation/joint.json."""
+    folder = root / "evaluation"
+    part = _json(folder / "joint.json").get(name)
+    return told.one(shape, _json(folder / f"{name}.json")) or told.one(shape, part if isinstance(part, dict) else {})
 
 
 def _json(path: Path) -> dict[str, Any]:
