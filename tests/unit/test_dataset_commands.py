@@ -121,6 +121,24 @@ def test_no_line_is_wider_than_the_terminal(
 # --- preview ----------------------------------------------------------------------------------------------------------
 
 
+def test_preview_shows_which_documents_share_a_row_as_the_training_will_have_them(
+    dataset: Command, tmp_path: Path
+) -> None:
+    data = jsonl(tmp_path / "data.jsonl", *({"text": f"{n} gate " + "toll " * (n % 7)} for n in range(60)))
+    steps = {"packing": "auto", "max_seq_length": 32, "per_device_train_batch_size": 2}
+    path = write_manifest(tmp_path, data, hyperparameters=steps)
+    found = answer(dataset("preview", path, "-o", "json"))["packing"]
+    assert found["rowTokens"] == 32
+    assert found["rows"] < found["documents"]
+    assert found["fill"] > 0.9
+    assert len(found["first"]) == 2, "a batch has two rows"
+    assert all(sum(place["tokens"] for place in row) <= 32 for row in found["first"])
+    _, said, _ = dataset("preview", path)
+    assert f"packed: {found['documents']} documents in {found['rows']} rows" in said
+    assert found["first"][0][0]["origin"] in said
+    assert "packing" not in answer(dataset("preview", data, "-o", "json"))
+
+
 def test_only_the_answers_are_marked_as_trained(tmp_path: Path, dataset: Command) -> None:
     path = jsonl(tmp_path / "d.jsonl", *(chat(("user", "the gate?"), ("assistant", "is open")) for _ in range(5)))
     code, said, _ = dataset("preview", path, "-n", 1)

@@ -13,11 +13,16 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tollgate.manifest.errors import ManifestError
 from tollgate.manifest.loader import load_document
+from tollgate.manifest.sections import Evaluation
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate_trainer.data import load_documents
+from tollgate_trainer.data.document import Document
+from tollgate_trainer.evaluate.protocol import Subject
+from tollgate_trainer.evaluate.samples import Mean, Measured
 from tollgate_trainer.evaluate.suites import tasks
 from tollgate_trainer.extensions import ALLOWED, GROUPS, Kind, extension
 from tollgate_trainer.lifecycle.extending import averaged
+from tollgate_trainer.models import tokenizer as tokenizers
 from tollgate_trainer.refusal import DatasetRefused, ManifestRefused
 from trainer_fixtures import REPOSITORY, TINY_LLAMA, manifest
 
@@ -68,9 +73,20 @@ def test_the_examples_are_found_by_entry_point_and_by_an_allowed_module(kind: Ki
     assert type(installed.code) is type(direct.code)
 
 
-def test_the_example_of_an_evaluator_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_an_evaluator_measures_a_model() -> None:
     (task,) = tasks(["distinct_words"], points("tollgate.evaluators"))
-    assert task.evaluator.name == "distinct_words"
+    documents = tuple(Document(f"{n} the gate will open for the toll", f"f:{n}") for n in range(4))
+    tokenizer = tokenizers.from_json(tokenizers.train(documents, 600))
+    values: dict[str, Any] = dict(TINY_LLAMA)
+    config = AutoConfig.for_model(values.pop("model_type"), **values)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    short = Evaluation(max_new_tokens=8)
+    subject = Subject(model, tokenizer, torch.device("cpu"), documents, 48, seed=1, limit=3, settings=short)
+    measured = task.evaluator.measure(subject)
+    assert isinstance(measured, Measured)
+    assert isinstance(measured.samples, Mean)
+    assert measured.samples.weights.shape == (3,)
+    assert (measured.samples.totals <= measured.samples.weights).all()
 
 
 @pytest.mark.parametrize("allowed", ["", "other", PACKAGE + "_more", PACKAGE + ".subtitles"])
@@ -113,7 +129,7 @@ def test_a_summed_loss_is_divided_as_the_librarys_own(items: int | None) -> None
     plain = Focal()
     plain.gamma = 0.0
     outputs = model(input_ids=ids, use_cache=False)
-    assert float(averaged(plain)(outputs, labels, items)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(averaged(plain)(outputs, labels, items)) == pytest.approx(float(expected.detach()), rel=1e-5)
     assert float(averaged(Focal())(outputs, labels, items)) < float(expected)
 
 

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from tollgate_trainer.data.document import Document
-from tollgate_trainer.dataset import show, show_findings, show_lesson, validating
+from tollgate_trainer.dataset import packed, show, show_findings, show_lesson, validating
 from tollgate_trainer.dataset.edge import JSON, TOKENIZER, DatasetError, counting, document, measured, reading
 from tollgate_trainer.dataset.leakage import THRESHOLD
 from tollgate_trainer.dataset.lesson import Sums, segments, spread, sums, warnings
@@ -62,7 +62,8 @@ def analyze(subject: Given, tokenizer: Path | None, words: bool, form: str) -> i
 def preview(subject: Given, count: int, max_length: int | None, tokenizer: Path | None, form: str) -> int:
     """Show what a model is taught: the rendered template, and which tokens carry loss.
 
-    Documents are taken evenly from the training split. The figures at the end are over all of it.
+    Documents are taken evenly from the training split. The figures at the end are over all of it. With packing the rows
+    of the first batch follow.
     """
     part = parts(subject)[0]
     limit = max_length or subject.limit
@@ -79,14 +80,18 @@ def preview(subject: Given, count: int, max_length: int | None, tokenizer: Path 
         Shown(place, part.documents[place], segments(samples[place], limit, unit.tokenizer), len(samples[place].labels))
         for place in spread(len(samples), count)
     ]
+    rows = packed.packed(subject.manifest, part.documents, samples, limit, count) if subject.own and limit else None
     if form == "json":
-        click.echo(json.dumps(_lesson(subject, unit.how, limit, whole, alarms, chosen), indent=2))
+        lesson = _lesson(subject, unit.how, limit, whole, alarms, chosen)
+        click.echo(json.dumps(lesson | ({"packing": document(rows)} if rows else {}), indent=2))
         return 0
     console = Console()
     show.line(console, subject.shown, "bold")
     show.line(console, unit.how, "dim")
     show_lesson.preview(console, chosen, len(samples), part.name)
     show_lesson.totals(console, part.name, whole, limit)
+    if rows is not None:
+        packed.show(console, rows)
     show_lesson.warn(console, alarms)
     return 0
 
