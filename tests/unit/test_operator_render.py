@@ -85,6 +85,7 @@ ORDERS = {
         take_over=True,
         replans=1,
         reservation=Reservation(43_200, 2_359_680_000, StopReason.RUNTIME, 120, 1800),
+        per_hour_usd=98_320_000,
     ),
     "job-evaluation": replace(
         ONE,

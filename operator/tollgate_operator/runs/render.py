@@ -44,6 +44,7 @@ class Order:
 
     `processes`: per pod, one for each GPU, or one. `manifest`: the canonical JSON. `suites`, `confidence`,
     `model_digest` and `baseline` (the folder of the run to compare with, below the output claim) are of an evaluation.
+    `per_hour_usd`: micro-USD of a node's hour, for the plan that the trainer writes; None is unknown.
     """
 
     namespace: str
@@ -68,6 +69,7 @@ class Order:
     confidence: float | None = None
     model_digest: str | None = None
     baseline: str | None = None
+    per_hour_usd: int | None = None
 
     @property
     def name(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from tollgate.api.quantities import format_usd
 from tollgate.contract import (
     ALLOWED_EXTENSIONS,
     CODE_PATH,
@@ -111,16 +112,12 @@ def environment(order: Order) -> list[dict[str, Any]]:
         ours[Env.STOP_REASON] = reservation.reason.value
     if reservation.margin_seconds:
         ours[Env.STOP_MARGIN_SECONDS] = str(reservation.margin_seconds)
+    if order.per_hour_usd is not None:
+        ours[Env.USD_PER_NODE_HOUR] = format_usd(order.per_hour_usd)
     if order.profile.environment is not None:
         ours["PYTHONPATH"] = f"{CODE_PATH}:{ENVIRONMENT_MOUNT}"
     if order.role is Role.EVALUATE:
-        ours[Env.SUITES] = ",".join(order.suites)
-        if order.confidence is not None:
-            ours[Env.CONFIDENCE] = str(order.confidence)
-        if order.model_digest is not None:
-            ours[Env.MODEL_DIGEST] = order.model_digest
-        if order.baseline is not None:
-            ours[Env.BASELINE] = below(OUTPUT_MOUNT, order.baseline)
+        ours |= _judging(order)
     theirs = dict(order.profile.env)
     if order.nodes > 1:
         theirs |= order.profile.fabric.env
@@ -138,6 +135,18 @@ def environment(order: Order) -> list[dict[str, Any]]:
         *({"name": str(name), "value": value} for name, value in ours.items()),
         *({"name": name.value, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()),
     ]
+
+
+def _judging(order: Order) -> dict[str, str]:
+    """What only an evaluation is told."""
+    ours: dict[str, str] = {Env.SUITES: ",".join(order.suites)}
+    if order.confidence is not None:
+        ours[Env.CONFIDENCE] = str(order.confidence)
+    if order.model_digest is not None:
+        ours[Env.MODEL_DIGEST] = order.model_digest
+    if order.baseline is not None:
+        ours[Env.BASELINE] = below(OUTPUT_MOUNT, order.baseline)
+    return ours
 
 
 def resources(order: Order) -> dict[str, Any]:

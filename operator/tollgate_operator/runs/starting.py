@@ -107,6 +107,7 @@ def order_of(situation: Situation, attempt: Attempt, agreed: Terms) -> render.Or
         suites=tuple(wanted.suites) if evaluating else (),
         confidence=strictest_confidence(policy) if evaluating and policy is not None else None,
         model_digest=situation.status.model.digest if evaluating and situation.status.model else None,
+        per_hour_usd=attempt.per_hour_usd,
         baseline=baseline_folder(situation) if evaluating else None,
     )
 
