@@ -354,7 +354,7 @@ NOT_IN_THIS_VERSION: list[tuple[str, Any]] = [
     ("safety_metrics", ["toxicity"]),
     ("model.trust_remote_code", True),
     ("log_dir", "logs"),
-    *[(f"tracking.{tracker}", {}) for tracker in ("mlflow", "wandb", "comet")],
+    ("tracking.comet", {}),
 ]
 
 

@@ -57,6 +57,7 @@ def train() -> int:
     except (Exception, KeyboardInterrupt) as error:
         return _failed(training, error)
     outcome.write(attempt, words, failed=False)
+    training.close_trackers()
     return ExitCode.COMPLETED if words.outcome is Outcome.COMPLETED else ExitCode.STOPPED
 
 
@@ -118,6 +119,7 @@ def _failed(training: Training, error: BaseException) -> int:
         outcome.write(attempt, words, failed=True)
     except OSError as problem:  # the launcher reads the traceback above instead
         print(f"tollgate: the outcome could not be written: {problem}", file=sys.stderr, flush=True)
+    training.close_trackers()
     code = ExitCode.USER if reason in USER_FAILURES else ExitCode.APPLICATION
     if attempt.world > 1:
         sys.stdout.flush()

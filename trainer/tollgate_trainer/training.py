@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -26,9 +27,14 @@ from tollgate_trainer.metrics import TrainingCollector, serve
 from tollgate_trainer.models.finished import COMPLETED, ModelInfo
 from tollgate_trainer.models.source import model_source
 from tollgate_trainer.refusal import ManifestRefused
+from tollgate_trainer.track.choose import wanted
+from tollgate_trainer.track.following import PATIENCE_SECONDS, Follower
 
 if TYPE_CHECKING:
     pass
+
+LEAVE_SECONDS = 5.0
+"""Before somebody kills us, that a process needs to leave."""
 
 
 class Training:
@@ -41,6 +47,8 @@ class Training:
         self.goodput = goodput
         self.session: Session | None = None
         self.events = Events(attempt.output_root, attempt.leads, attempt.number)
+        self._tracked = False
+        self._trackers: Follower | None = None
 
     def run(self) -> LastWords:
         """Train, or find out that there is nothing to train.
@@ -87,6 +95,8 @@ class Training:
         )
         self.session = session
         self._prepare_output(session, found)
+        if self._tracked and attempt.leads:
+            self._trackers = Follower(attempt.output_root, self.environ, session.trackers, self._warn)
         # Read before our own beats: a suspended attempt comes back under the same number.
         beat = last_beat(attempt.output_root, attempt.number, attempt.uid) if attempt.leads else None
         with _Signs(session):
@@ -101,6 +111,20 @@ class Training:
         processes.leave()
         return words
 
+    def close_trackers(self) -> None:
+        """After the last event and the outcome: wait until the trackers were told, as long as nobody kills us."""
+        if self._trackers is None:
+            return
+        seconds = PATIENCE_SECONDS
+        if self.flag.signalled_at is not None:
+            seconds = min(seconds, self.flag.signalled_at + self.attempt.grace - LEAVE_SECONDS - time.time())
+        if self.attempt.deadline is not None:
+            seconds = min(seconds, self.attempt.deadline - LEAVE_SECONDS - time.time())
+        self._trackers.close(seconds)
+
+    def _warn(self, message: str) -> None:
+        self.events.add("warning", message=message)
+
     def _manifest(self) -> LoadedManifest:
         path = self.attempt.manifest
         try:
@@ -108,6 +132,7 @@ class Training:
         except OSError as error:
             raise ManifestRefused(f"the manifest {path} cannot be read: {error}") from error
         loaded = load_canonical(data, self.attempt.manifest_digest, str(path))
+        self._tracked = bool(wanted(loaded.manifest, self.environ))
         self.events.add(
             "start",
             run=self.attempt.run,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tollgate.manifest import evaluating
+from tollgate.manifest import evaluating, trackers
 from tollgate.manifest.combinations import impossible
 from tollgate.manifest.errors import Problem
 from tollgate.manifest.training_manifest import TrainingManifest
@@ -28,9 +28,7 @@ NOT_YET: tuple[Row, ...] = (
     Row("safety_metrics", (None,), "Remove it; gates judge what the evaluation suites measure."),
     Row("model.trust_remote_code", (False,), "Remove it; models that bring their own code are not run."),
     Row("log_dir", (None,), "Remove it: logs lie in logs/ of the run's own folder."),
-    Row("tracking.mlflow", (None,), "Remove it: results lie in result.json and the report."),
-    Row("tracking.wandb", (None,), "Remove it (and wandb_logging): results lie in result.json and the report."),
-    Row("tracking.comet", (None,), "Remove it: results lie in result.json and the report."),
+    Row("tracking.comet", (None,), "Remove it, or use tracking.mlflow or tracking.wandb."),
 )
 
 
@@ -41,7 +39,7 @@ def unsupported(manifest: TrainingManifest) -> list[Problem]:
         value = _at(manifest, row.field)
         if not any(value is works or (type(value) is type(works) and value == works) for works in row.works):
             problems.append(Problem(row.field, value, "this version of Tollgate does not do this yet", row.instead))
-    return problems + impossible(manifest)
+    return problems + impossible(manifest) + trackers.problems(manifest.tracking)
 
 
 def _at(manifest: TrainingManifest, field: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ from tollgate_trainer.lifecycle.attempt import Attempt
 from tollgate_trainer.models import ModelInfo, load_finished
 from tollgate_trainer.plan.stored import effective
 from tollgate_trainer.refusal import DatasetRefused, ManifestRefused, ModelRefused, Refused
+from tollgate_trainer.track.following import tell_evaluation
 from tollgate_trainer.words import hide, secrets
 
 if TYPE_CHECKING:
@@ -97,8 +99,10 @@ def main(environ: Mapping[str, str] | None = None) -> int:
     """Evaluate, leave the words in evaluation/outcome.json, refresh the report; returns the exit code."""
     environ = os.environ if environ is None else environ
     root = Path(environ.get(Env.OUTPUT_ROOT, "")).absolute()
+    tracked = False
     try:
         request = Request.parse(environ)
+        tracked = request.manifest.tracking is not None
         summary = evaluate(request)
         said = LastWords(
             outcome=Outcome.COMPLETED,
@@ -117,6 +121,8 @@ def main(environ: Mapping[str, str] | None = None) -> int:
     said = said.model_copy(update={"ended_at": datetime.now(UTC)})
     durable.write(root / OUTCOME, said.to_json().encode() + b"\n")
     _refresh_report(root)
+    if tracked and said.evaluation is not None:
+        tell_evaluation(environ, root, lambda message: print(message, file=sys.stderr, flush=True))
     if said.evaluation is not None:
         for metric in said.evaluation.metrics:
             print(describe(metric.name, metric.value, metric.lower, metric.upper, metric.samples), flush=True)

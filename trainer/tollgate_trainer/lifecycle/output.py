@@ -12,6 +12,7 @@ from tollgate_trainer.lifecycle.attempt import Attempt
 from tollgate_trainer.lifecycle.checkpoints import committed
 from tollgate_trainer.models.finished import ModelInfo
 from tollgate_trainer.refusal import ModelRefused, OutputRefused
+from tollgate_trainer.track import notes
 
 MOVED = (Files.CHECKPOINTS, Files.MODEL, Files.RESULT, Files.PLAN, "evaluation", "report")
 """What belongs to a finished or interrupted training; the lease, logs and outcomes stay."""
@@ -79,10 +80,10 @@ def move_aside(root: Path, now: datetime) -> Path:
     for name in MOVED:
         if (root / name).exists():
             os.rename(root / name, target / name)
-    events = root / Files.EVENTS
-    if events.exists():
-        (target / "logs").mkdir()
-        os.rename(events, target / Files.EVENTS)
+    for name in (Files.EVENTS, f"logs/{notes.NAME}"):
+        if (root / name).exists():
+            (target / "logs").mkdir(exist_ok=True)
+            os.rename(root / name, target / name)
     return target
 
 

@@ -29,7 +29,8 @@ class Session:
 
     dataset: what was read, as Documents.record.
     earlier: goodput seconds of all attempts before, with what they lost; expected_save: seconds that a save will take
-    by the speed of the volume, until one was measured; outlook: planned and forecast against actual time and cost.
+    by the speed of the volume, until one was measured; outlook: planned and forecast against actual time and cost;
+    trackers: ids of the tracking runs, as they become known.
     """
 
     attempt: Attempt
@@ -55,6 +56,7 @@ class Session:
     committed_step_seconds: float = 0.0
     expected_save: float | None = None
     outlook: dict[str, Any] = field(default_factory=dict)
+    trackers: dict[str, str] = field(default_factory=dict)
     _fence_checked: float = field(default_factory=time.monotonic)
     _fenced: str | None = None
 
@@ -122,7 +124,7 @@ class Session:
 
     def remember(self, **changes: Any) -> None:
         """Change the lifecycle state."""
-        self.state = replace(self.state, **changes)
+        self.state = replace(self.state, trackers=dict(self.trackers), **changes)
 
     def spend(self, state: State) -> Any:
         """Be in a goodput state for a block."""

@@ -39,7 +39,8 @@ class LifecycleState:
     """The state at a step.
 
     bad_evaluations: in a row without improvement; goodput: seconds per state, over all attempts;
-    `topology`: what bit-equality depends on (processes, batch, versions, device, threads).
+    `topology`: what bit-equality depends on (processes, batch, versions, device, threads); trackers: ids of tracking
+    runs by tracker, for a restart that finds no notes.
     """
 
     step: int = 0
@@ -51,6 +52,7 @@ class LifecycleState:
     goodput: dict[str, float] = field(default_factory=dict)
     topology: dict[str, Any] = field(default_factory=dict)
     base_digest: str | None = None
+    trackers: dict[str, str] = field(default_factory=dict)
 
     def write(self, checkpoint: Path) -> None:
         """Put it into a checkpoint's folder."""
