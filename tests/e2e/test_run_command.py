@@ -101,7 +101,8 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     (tmp_path / "policy.yaml").write_text(POLICY)
     metadata = tmp_path / "site/tollgate_here-1.dist-info"  # the commands as an installation declares them
     metadata.mkdir(parents=True)
-    names = "\n".join(f"{name} = tollgate_trainer.commands:{name}" for name in ("run", "evaluate", "gate", "report"))
+    places = {"run": "commands", "evaluate": "commands", "gate": "commands", "report": "report.commands"}
+    names = "\n".join(f"{name} = tollgate_trainer.{place}:{name}" for name, place in places.items())
     (metadata / "entry_points.txt").write_text(f"[tollgate.commands]\n{names}\n")
     (metadata / "METADATA").write_text("Name: tollgate-here\nVersion: 1\n")
     yield desk

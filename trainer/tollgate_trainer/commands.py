@@ -1,4 +1,4 @@
-"""`tollgate run | evaluate | gate | report`: training on this machine, with the pods' launcher, trainer and rules."""
+"""`tollgate run | evaluate | gate`: training on this machine, with the pods' launcher, trainer and rules."""
 
 from __future__ import annotations
 
@@ -215,18 +215,6 @@ def gate(folder: Path, policy: Path, stages: tuple[str, ...], baseline: Path | N
     _report(folder)
     verdicts = {gate.verdict for gate in gates}
     return GATE_FAILED if "Failed" in verdicts else GATE_INCONCLUSIVE if "Inconclusive" in verdicts else 0
-
-
-@click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--open", "open_it", is_flag=True, help="Open it in the browser.")
-def report(folder: Path, open_it: bool) -> int:
-    """Make the report of the run in the output FOLDER and say where it lies."""
-    path = _report(folder)
-    click.echo(path)
-    if open_it:
-        click.launch(str(path))
-    return 0
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------

@@ -168,9 +168,19 @@ def stacked_bar(parts: Sequence[tuple[str, float, str]], width: int = 720, heigh
     )
 
 
-def interval(value: float, lower: float | None, upper: float | None, threshold: float | None, width: int = 220) -> str:
-    """A point with its bounds on a line of its own, and the threshold where a gate asks for one."""
-    known = [x for x in (value, lower, upper, threshold) if x is not None]
+def interval(
+    value: float,
+    lower: float | None,
+    upper: float | None,
+    threshold: float | None,
+    width: int = 220,
+    within: tuple[float, float] | None = None,
+) -> str:
+    """A point with its bounds on a line of its own, and the threshold where a gate asks for one.
+
+    Args: within: ends that the line reaches as well, so that several can be held against each other.
+    """
+    known = [x for x in (value, lower, upper, threshold, *(within or ())) if x is not None]
     low, high = min(known), max(known)
     pad = (high - low) * 0.12 or abs(value) * 0.1 or 1.0
     low, high = low - pad, high + pad

@@ -134,10 +134,17 @@ def figures(record: Record) -> list[Figure]:
         found.append(Figure("Tokens", charts.label(steps[-1].tokens), _speed(record)))
     if record.seconds_used:
         found.append(Figure("Time", format_duration(math.ceil(record.seconds_used)), _attempts(record)))
-        if record.usd_per_hour is not None:
-            micro = math.ceil(Decimal(parse_usd(record.usd_per_hour)) * Decimal(record.seconds_used) / 3600)
+        micro = spent(record)
+        if micro is not None:
             found.append(Figure("Spend", f"{format_cents(micro)} USD", f"at {record.usd_per_hour} USD an hour"))
     return found
+
+
+def spent(record: Record) -> int | None:
+    """Millionths of a USD that the run has cost by its time and price; None when one of them is unknown."""
+    if record.seconds_used is None or record.usd_per_hour is None:
+        return None
+    return math.ceil(Decimal(parse_usd(record.usd_per_hour)) * Decimal(record.seconds_used) / 3600)
 
 
 def _speed(record: Record) -> str:
@@ -170,10 +177,10 @@ def loss_chart(record: Record) -> Chart | None:
         for e in record.evaluations
         if isinstance(e.get("eval_loss"), int | float)
     ]
-    window = max(len(raw) // 20, 3)
+    many, window = len(raw) > 8, max(len(raw) // 20, 3)
     series = [
-        charts.Series("training, as logged", raw, "faint"),
-        charts.Series("training, averaged", charts.smooth(raw, window) if len(raw) > 8 else [], "line-1"),
+        charts.Series("training, as logged", raw, "faint" if many else "line-1"),
+        charts.Series("training, averaged", charts.smooth(raw, window) if many else [], "line-1"),
         charts.Series("held out", held_out, "line-2", dots=True),
     ]
     return chart("Loss", series, charts.WIDE, _restarts(record))
@@ -261,8 +268,8 @@ def statistics(record: Record) -> list[tuple[str, list[tuple[str, Any]]]]:
     """Counts per split of the data, as the trainer counted them."""
     return [
         (str(split), [(str(name).replace("_", " "), value) for name, value in counts.items()])
-        for split, counts in record.data.items()
-        if isinstance(counts, Mapping)
+        for split in ("train", "validation", "test")
+        if isinstance(counts := record.data.get(split), Mapping)
     ]
 
 

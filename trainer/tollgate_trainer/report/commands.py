@@ -1,0 +1,127 @@
+"""`tollgate report FOLDER` and `tollgate report compare A B`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tollgate_trainer.laptop import options
+from tollgate_trainer.laptop.preparation import LaptopError
+
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+PDF = "report.pdf"
+COMPARED = "compare.html"
+
+
+class Reports(click.Group):
+    """A group that shows a run where no subcommand is named: `tollgate report FOLDER`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """`show` stands before anything that is neither a subcommand nor a question for help."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    cls=Reports,
+    subcommand_metavar="[FOLDER [--pdf [FILE]] [--open] | compare A B]",
+    epilog="For example: tollgate report runs/my-model --pdf, tollgate report compare runs/first runs/second. A folder "
+    "that is called as a subcommand is named with its path, such as ./compare.",
+)
+def report() -> None:
+    """Make the report of the run in the output FOLDER, or compare two runs."""
+
+
+@report.command(epilog="For example: tollgate report runs/my-model --pdf my-model.pdf")
+@click.argument("folder", type=FOLDER, required=False)
+@click.option(
+    "--pdf",
+    "pdf",
+    is_flag=False,
+    flag_value="",
+    metavar="[FILE]",
+    help=f"Print it as PDF too, by a Chromium or Chrome of this machine.  [default: {PDF} beside the page]",
+)
+@click.option("--open", "open_it", is_flag=True, help="Open it in the browser.")
+def show(folder: Path | None, pdf: str | None, open_it: bool) -> int:
+    """Make the report of the run in the output FOLDER and say where it lies (the default)."""
+    from tollgate_trainer.report import pdf as printing
+    from tollgate_trainer.report import write
+
+    if folder is None and pdf and Path(pdf).is_dir():
+        folder, pdf = Path(pdf), ""  # `--pdf FOLDER`: the folder was meant
+    if folder is None:
+        raise LaptopError("say which run: tollgate report FOLDER, such as runs/my-model")
+    path = write(folder)
+    click.echo(path)
+    if pdf is not None:
+        target = Path(pdf) if pdf else path.with_name(PDF)
+        try:
+            click.echo(printing.write(path, target))
+        except printing.PdfError as error:
+            raise LaptopError(f"--pdf: {error} ({path})") from error
+    if open_it:
+        click.launch(str(path))
+    return 0
+
+
+@report.command(epilog="For example: tollgate report compare runs/first runs/second -o json | jq .metrics")
+@click.argument("a", type=FOLDER)
+@click.argument("b", type=FOLDER)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=f"Where the page goes.  [default: report/{COMPARED} in B]",
+)
+@options.JSON
+def compare(a: Path, b: Path, out: Path | None, form: str) -> int:
+    """Hold the runs in the output folders A and B side by side: settings, metrics, losses, time and cost."""
+    from tollgate_trainer.report import compare as comparing
+
+    found, path = comparing.write(a, b, out or b / "report" / COMPARED)
+    if form == "json":
+        click.echo(json.dumps(comparing.document(found) | {"page": str(path)}, indent=1))
+        return 0
+    console, names = Console(), comparing.names(found)
+    for note in found.notes:
+        console.print(Text(note, style="yellow"))
+    amounts = _table("", *names)
+    for row in found.amounts:
+        amounts.add_row(row.name, *(Text(comparing.told(x, row.unit)) for x in (row.a, row.b)))
+    for pair in found.metrics:
+        amounts.add_row(Text(pair.name), *(Text(_metric(one)) for one in (pair.a, pair.b)))
+    console.print(amounts)
+    if found.settings:
+        differing = _table("setting", *names)
+        for setting in found.settings:
+            differing.add_row(
+                Text(setting.name), *(Text("default" if x is None else x) for x in (setting.a, setting.b))
+            )
+        console.print(differing)
+    else:
+        console.print("no setting differs")
+    click.echo(path)
+    return 0
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(Text(name), overflow="fold")
+    return table
+
+
+def _metric(one: object) -> str:
+    from tollgate.gates.evidence import Measured
+    from tollgate_trainer.report.format import number
+
+    if not isinstance(one, Measured):
+        return "not measured"
+    bounds = f" ({number(one.lower)} to {number(one.upper)})" if one.lower is not None or one.upper is not None else ""
+    return f"{number(one.value)}{bounds}" + (", advisory" if one.advisory else "")
