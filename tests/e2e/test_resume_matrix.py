@@ -33,6 +33,7 @@ LORA = {"adapter": {"type": "lora", "rank": 4, "alpha": 8, "dropout": 0.1}}
 MOE = {"adapter": {"type": "moe-lora", "rank": 2, "alpha": 4, "dropout": 0.1, "experts": 4, "top_k": 2}}
 
 STREAMED = {"dataset": {"streaming": True}}
+PACKED = {"hyperparameters": {"packing": True}}
 
 Plot = dict[str, Any]
 AT_A_STEP: list[Plot] = [{"kind": "signal", "rank": 1, "step": 7}]
@@ -57,6 +58,7 @@ CELLS = [
     pytest.param("fsdp2", FULL, AT_A_STEP, id="fsdp2-full", marks=full),
     pytest.param("fsdp2", LORA, KILLED_IN_A_SAVE, id="fsdp2-lora", marks=full),
     pytest.param("ddp", FULL | STREAMED, TWICE_IN_ONE_EPOCH, id="ddp-full-streaming", marks=full),
+    pytest.param("zero2", LORA | PACKED, TWICE_IN_ONE_EPOCH, id="zero2-lora-packing", marks=full),
     pytest.param("zero1", FULL, AT_A_STEP, id="zero1-full", marks=full),
     pytest.param("zero2", {"parallelism_options": {"offload": "cpu"}}, AT_A_STEP, id="zero2-offload", marks=full),
     pytest.param("zero3", {"parallelism_options": {"offload": "cpu"}}, AT_A_STEP, id="zero3-offload", marks=full),

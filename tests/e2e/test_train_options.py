@@ -90,6 +90,7 @@ def _packing_is_told(run: Gang) -> None:
     assert run.events("eval")[0]["eval_tokens"] == held_out["loss_tokens"]
 
 
+@pytest.mark.full
 def test_packing_true_on_a_model_that_mixes_documents_is_the_users_error_and_auto_goes_on_without(
     tmp_path: Path,
 ) -> None:
