@@ -98,7 +98,7 @@ def train(teller: Teller) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     over = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.buffer.read(), over.set()), daemon=True).start()
+    threading.Thread(target=_until_the_end, args=(over,), daemon=True).start()
     parent = os.getppid()
     while not over.wait(0.5) and os.getppid() == parent:
         teller.round()
@@ -108,6 +108,11 @@ def train(teller: Teller) -> None:
     for telling in teller.tellings:
         telling.leave()
     teller.note()
+
+
+def _until_the_end(over: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    over.set()
 
 
 def evaluated(teller: Teller) -> bool:
