@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from tollgate.contract import ALLOWED_EXTENSIONS
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate_trainer.refusal import ManifestRefused
 
-if TYPE_CHECKING:
-    import torch
-
+Tensor = Any
+"""torch's. The launcher, which has no torch, imports this module."""
 Kind = Literal["loss", "trainer_step", "dataset_source"]
 GROUPS: dict[Kind, str] = {
     "loss": "tollgate.losses",
@@ -36,7 +35,7 @@ ALLOWED = ALLOWED_EXTENSIONS
 class Loss(Protocol):
     """What is minimised, for causal-lm. Held-out losses stay the plain ones, so that runs can be compared."""
 
-    def __call__(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The sum over the predicted tokens; Tollgate divides it by their number over all processes and micro-steps.
 
         Args: logits: fp32, [rows, tokens, vocabulary], each already at the place of what it predicts; targets:
@@ -51,7 +50,7 @@ Train = Callable[[dict[str, Any]], Any]
 class TrainerStep(Protocol):
     """Around forward and backward of each micro-batch."""
 
-    def __call__(self, model: Any, batch: dict[str, Any], train: Train) -> torch.Tensor:
+    def __call__(self, model: Any, batch: dict[str, Any], train: Train) -> Tensor:
         """The detached loss, which is what `train(batch)` answers after forward and backward; call it once.
 
         Chance comes from torch's own generators: a resumed run gets them back as they were.

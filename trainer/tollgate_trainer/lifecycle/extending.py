@@ -36,7 +36,7 @@ def averaged(loss: Loss) -> Callable[..., torch.Tensor]:
 
     def mean(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         targets = labels[:, 1:]
-        total = loss(outputs.logits[:, :-1].float(), targets)
+        total: torch.Tensor = loss(outputs.logits[:, :-1].float(), targets)
         items = (targets != IGNORED).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
         return total / items
 
