@@ -30,6 +30,13 @@ SECTIONS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("report", "Write or show the report of a run."),
         ),
     ),
+    (
+        "Models",
+        (
+            ("infer", "Ask a model, one prompt or a file of them."),
+            ("model", "Look at, check, merge, export and back up trained models."),
+        ),
+    ),
     ("Data", (("dataset", "Look at training data, check it, sample, split and convert it."),)),
     ("Manifests", (("manifest", "Write, check and explain training manifests."),)),
     ("Clusters", (("local", "A Kubernetes cluster of your own on this machine."),)),

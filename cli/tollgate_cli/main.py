@@ -23,8 +23,8 @@ _INTERRUPTED = 130
 @click.group(
     cls=CommandLoader,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Start with `tollgate manifest init`, then `tollgate run manifest.yaml`. The same file runs on a cluster, "
-    "as spec.manifest of a TrainingRun. With TOLLGATE_DEBUG=1 errors show where they come from.",
+    epilog="Start with `tollgate manifest init --data FILE`, then `tollgate run manifest.yaml`. The same file runs on "
+    "a cluster: `tollgate manifest wrap`. With TOLLGATE_DEBUG=1 errors show where they come from.",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="tollgate", message="%(prog)s %(version)s")
 def tollgate() -> None:

@@ -1,4 +1,4 @@
-"""`tollgate manifest`: validate, show, schema, init."""
+"""`tollgate manifest`: validate, show, schema, init; import and wrap stand in files of their own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tollgate.manifest.writing import EXAMPLE, to_yaml
 from tollgate_cli.errors import UserError
 from tollgate_cli.importing import import_
 from tollgate_cli.init import fitted
+from tollgate_cli.wrapping import wrap
 
 FILE = click.argument("file", type=click.Path(path_type=Path))
 OUTPUT = click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to answer.")
@@ -93,6 +94,7 @@ def complete(loaded: LoadedManifest) -> dict[str, Any]:
 
 
 manifest.add_command(import_)
+manifest.add_command(wrap)
 
 
 @manifest.command()
