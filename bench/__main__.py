@@ -1,7 +1,7 @@
 """`python -m bench [NAME ...]`: api-calls, event-cpu, crashes; without a name these three.
 
-`python -m bench cap [--rounds N]` needs root and takes options, `python -m bench moe-lora` trains models: each stands
-alone.
+`python -m bench cap [--rounds N]` needs root and takes options, `python -m bench moe-lora` and
+`python -m bench trainer NAME` train models: each stands alone.
 """
 
 from __future__ import annotations
@@ -27,9 +27,17 @@ def main(names: list[str]) -> int:
         from bench import moe_lora  # torch takes seconds
 
         return moe_lora.main()
+    if names[:1] == ["trainer"]:
+        from bench import trainer
+
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # its trainings go down with it
+        return trainer.main(names[1:])
     unknown = [name for name in names if name not in BENCHES]
     if unknown:
-        print(f"bench: {unknown[0]!r} is not known; there are {', '.join(BENCHES)}, cap, moe-lora", file=sys.stderr)
+        print(
+            f"bench: {unknown[0]!r} is not known; there are {', '.join(BENCHES)}, cap, moe-lora, trainer",
+            file=sys.stderr,
+        )
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a bench that is ended takes its cluster down
     return int(any([BENCHES[name]() for name in names or BENCHES]))
