@@ -42,7 +42,9 @@ class Gathered:
 def cache_path(loaded: LoadedManifest, dataset_digest: str) -> Path:
     """Where statistics of this data under this model and tokenizer are kept: nothing else in the manifest matters."""
     document = loaded.document
-    kept: dict[str, Any] = {name: document.get(name) for name in ("dataset", "model", "task", "adapter") if name in document}
+    kept: dict[str, Any] = {
+        name: document.get(name) for name in ("dataset", "model", "task", "adapter") if name in document
+    }
     if loaded.manifest.task in ("span", "joint"):  # their windows depend on the length
         kept["hyperparameters"] = document.get("hyperparameters", {})
     key = hashlib.sha256(canonical.serialise(kept) + dataset_digest.encode() + bytes([FORMAT])).hexdigest()
