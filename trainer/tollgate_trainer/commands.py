@@ -238,7 +238,7 @@ def _suffix(wishes: Wishes) -> str:
 def _introduce(display: Display, place: Workplace, allowed: Allowance, found: Effective, started_from: str) -> None:
     display.say(f"{place.run}, attempt {place.attempt}, in {summary.shorten(place.output)}")
     if found.changes:
-        display.say(f"not FILE as it stands, but with {len(found.changes)} changes ({place.loaded.digest[:19]}):")
+        display.say(f"the manifest with {len(found.changes)} changes ({place.loaded.digest[:19]}):")
     for change in found.changes:
         display.say(f"  {change}")
     if started_from:
