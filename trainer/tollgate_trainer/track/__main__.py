@@ -1,7 +1,7 @@
 """The teller: `python -m tollgate_trainer.track train|evaluate`, in the environment of the attempt.
 
-train: tell what is written, until standard input ends; then tell the rest, for DRAIN_SECONDS at most. Signals for the
-training's group are not for it. evaluate: tell what is left and the final evaluation, once.
+train: tell what is written, until standard input ends; then tell the rest. Signals for the training's group are not
+for it. evaluate: tell what is left and the final evaluation, once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from tollgate_trainer.words import hide, secrets
 
 EVERY_SECONDS = 2.0
 SLOWEST_SECONDS = 60.0
-DRAIN_SECONDS = 30.0
 
 
 class Teller:
@@ -102,9 +101,9 @@ def train(teller: Teller) -> None:
     parent = os.getppid()
     while not over.wait(0.5) and os.getppid() == parent:
         teller.round()
-    end = time.monotonic() + DRAIN_SECONDS
-    while not teller.round(last=True) and time.monotonic() < end:
+    if not teller.round(last=True):  # once more for a moment's trouble; for a server that is gone nobody waits
         time.sleep(EVERY_SECONDS)
+        teller.round(last=True)
     for telling in teller.tellings:
         telling.leave()
     teller.note()
