@@ -43,7 +43,7 @@ def sizes(lengths: npt.NDArray[np.int64], seed: int) -> Sizes:
     from tollgate_trainer.lifecycle.arrangement import padded
 
     tokens, best = float(lengths.sum()), None
-    for rows in range(3, 13):
+    for rows in range(4, 13):
         packed = Order(lengths, seed, 1, rows, 1, pack=LENGTH)
         per_step = tokens / packed.steps_per_epoch
         samples = max(1, round(per_step / (tokens / len(lengths))))
@@ -112,11 +112,13 @@ def hyperparameters(steps: int, batch: int, **changes: Any) -> dict[str, Any]:
 def held_out(root: Path, data: stage.Material, options: Options, found: Sizes, seed: int) -> dict[str, Any]:
     """Two whole trainings of as many real tokens, and the loss on the same held-out documents."""
     context, losses, tokens = stage.starting(), {}, {}
-    for name in ("random", "packed"):
+    dataset = {"path": "data.json", "splits": {"validation": 0.1}}
+    lengths = lengths_of(data, {**data.document(hyperparameters=hyperparameters(1, 1)), "dataset": dataset})
+    steps = {"random": options.loss_steps, "packed": as_many(lengths, seed, found, options.loss_steps)}
+    for name, count in steps.items():
         batch = found.rows if name == "packed" else found.samples
-        asked = hyperparameters(options.loss_steps, batch, per_device_eval_batch_size=16, **NAMES[name])
-        document = data.document(hyperparameters=asked, reproducibility={"seed": seed})
-        document["dataset"] = {"path": "data.json", "splits": {"validation": 0.1}}
+        asked = hyperparameters(count, batch, per_device_eval_batch_size=16, **NAMES[name])
+        document = {**data.document(hyperparameters=asked, reproducibility={"seed": seed}), "dataset": dataset}
         folder = root / f"loss-{name}-{seed}"
         player = stage.start(context, folder, data.root, document, "tollgate", 0)
         with stage.players(player):
@@ -124,7 +126,14 @@ def held_out(root: Path, data: stage.Material, options: Options, found: Sizes, s
         losses[name] = float(stage.events(folder, "eval")[-1]["eval_loss"])
         tokens[name] = int(stage.events(folder, "step")[-1]["tokens"])
         print(f"packing: seed {seed}, {name}: held-out loss {losses[name]:.4f} after {tokens[name]} tokens", flush=True)
-    return {"seed": seed, "losses": losses, "tokens": tokens}
+    return {"seed": seed, "steps": steps, "losses": losses, "tokens": tokens}
+
+
+def as_many(lengths: npt.NDArray[np.int64], seed: int, found: Sizes, steps: int) -> int:
+    """Packed steps after which nearly as many real tokens were seen as after `steps` in random order."""
+    tokens = Order(lengths, seed, 1, found.samples, 1).tokens_until(steps)
+    packed = Order(lengths, seed, 1, found.rows, 1, pack=LENGTH)
+    return min(range(1, 2 * steps + 10), key=lambda step: abs(packed.tokens_until(step) - tokens))
 
 
 def judged(raw: Mapping[str, Any]) -> dict[str, Any]:
