@@ -340,6 +340,7 @@ def _end(
         note=note,
         profile=_profile(place),
         options=wishes.arguments(),
+        quick_test=wishes.quick_test,
     )
     if form == "json":
         sys.stdout.write(json.dumps(summary.document(ending), indent=1) + "\n")

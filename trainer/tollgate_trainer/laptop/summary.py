@@ -24,7 +24,7 @@ class Ending:
     """Everything that is told at the end.
 
     exit_code: of the launcher that decided; note: why something was left out; options: what stood over the manifest's
-    file, as it has to be typed again.
+    file, as it has to be typed again; quick_test: it was one, without a word in the options.
     """
 
     file: Path
@@ -41,6 +41,7 @@ class Ending:
     note: str = ""
     profile: Path | None = None
     options: Sequence[str] = ()
+    quick_test: bool = False
 
 
 def document(ending: Ending) -> dict[str, Any]:
@@ -186,6 +187,10 @@ def shorten(path: Path) -> str:
 def _next(ending: Ending) -> list[tuple[str, str]]:
     file, output = shlex.quote(shorten(ending.file)), shlex.quote(shorten(ending.output))
     words = ending.words
+    if words is not None and words.outcome is Outcome.COMPLETED and ending.quick_test:
+        # Four steps prove that the run works, and nothing that a gate could judge.
+        again = " ".join([file, *map(shlex.quote, ending.options)])
+        return [(f"tollgate run {again}", "the run itself; the quick test went through")]
     if words is not None and words.outcome is Outcome.COMPLETED:
         commands = [(f"tollgate report {output}", "refresh and show the report")]
         if not ending.gates:
