@@ -26,6 +26,7 @@ from tollgate_trainer.models import tokenizer as tokenizers
 from tollgate_trainer.models.build import Built, build
 from tollgate_trainer.models.finished import OnBase, save
 from tollgate_trainer.models.heads import read_task
+from tollgate_trainer.models.source import Source
 from tollgate_trainer.refusal import ManifestRefused, ModelRefused
 from tollgate_trainer.tasks.choose import task_for, task_of
 from tollgate_trainer.tasks.inputs import Inputs
@@ -213,6 +214,18 @@ def test_two_encoders_are_twice_the_weights_and_the_weights_of_the_losses_count(
     expected = (each * weights).sum() / weights.sum() + 0.5 * sum(spans) / 2
     assert float(whole.loss) == pytest.approx(float(expected), rel=1e-5)
     assert parts.loss_sum / 8 == pytest.approx(float(each.mean() + 0.5 * sum(spans) / 2), rel=1e-5)
+
+
+@pytest.mark.parametrize("task", ["classification", "span"])
+def test_a_tokenizer_that_was_saved_and_loaded_is_saved_as_the_same(tmp_path: Path, task: str) -> None:
+    made = make(tmp_path, task, {"config": TINY_BERT}, hyperparameters={"max_seq_length": 40})
+    assert max(made.splits.train.lengths) == 40, "no text was cut, so nothing is shown"
+    made.tokenizer.save_pretrained(tmp_path / "first")
+    again: Any = tokenizers.load(Source(folder=tmp_path / "first"))
+    task_for(made.manifest, made.documents, again, tmp_path).encode(made.documents, again, made.manifest)
+    again.save_pretrained(tmp_path / "second")
+    for path in (tmp_path / "first").iterdir():
+        assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
 
 
 def test_more_tokens_than_the_model_has_positions_are_refused(tmp_path: Path) -> None:

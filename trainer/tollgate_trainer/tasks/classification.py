@@ -20,7 +20,7 @@ from tollgate_trainer.models.heads import Head
 from tollgate_trainer.tasks import scores
 from tollgate_trainer.tasks.inputs import Inputs, forward, padded
 from tollgate_trainer.tasks.protocol import Batch, Measurement
-from tollgate_trainer.tasks.samples import Samples, SampleSet, TaskSplits
+from tollgate_trainer.tasks.samples import Samples, SampleSet, TaskSplits, forget_truncation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -97,6 +97,7 @@ class Classification:
                     numbers[document.label or ""],
                 )
             )
+        forget_truncation(tokenizer)
         lengths = [len(sample.input_ids) for sample in samples]
         statistics = Statistics(
             documents=len(documents),

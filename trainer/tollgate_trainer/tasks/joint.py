@@ -93,10 +93,14 @@ class Joint:
     def metrics(
         self, loss_sum: float, count: float, rows: Sequence[tuple[int, Any]], held_out: SampleSet
     ) -> dict[str, float]:
-        """eval_loss and the metrics of both tasks."""
+        """eval_loss and the metrics of both tasks; eval_documents, and eval_span_documents whose spans were judged."""
         known = {"eval_loss": loss_sum / count} if count else {}
         spans = per_document([(index, row[1]) for index, row in rows], held_out)
-        return known | class_metrics(document_classes(rows, held_out)) | span_metrics(spans, self.unanswered)
+        judged = span_metrics(spans, self.unanswered)
+        if "eval_documents" in judged:  # fewer than all, where some chose the threshold
+            judged["eval_span_documents"] = judged["eval_documents"]
+        classes = class_metrics(document_classes(rows, held_out))
+        return known | judged | classes | {"eval_documents": float(len(spans))}
 
     def document(self, metrics: Mapping[str, float]) -> dict[str, Any] | None:
         """Classes, weights and the span's part."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from tollgate_trainer.data.documents import Document
 from tollgate_trainer.data.tokens import Statistics
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class SampleSet(Protocol):
@@ -58,6 +61,13 @@ class SampleSplits(Protocol):
     def stats(self) -> Mapping[str, Statistics]:
         """Counts of both splits, by their names."""
         ...
+
+
+def forget_truncation(tokenizer: PreTrainedTokenizerBase) -> None:
+    """A fast tokenizer keeps how it cut its last text and saves it: a resumed run would save another tokenizer."""
+    if tokenizer.is_fast:
+        backend: Any = tokenizer
+        backend.backend_tokenizer.no_truncation()
 
 
 class Samples:

@@ -13,7 +13,7 @@ from tollgate_trainer.data.document import Answer, Document
 from tollgate_trainer.data.tokens import Statistics
 from tollgate_trainer.refusal import DatasetRefused, ModelRefused
 from tollgate_trainer.tasks.answers import normalised
-from tollgate_trainer.tasks.samples import Samples
+from tollgate_trainer.tasks.samples import Samples, forget_truncation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -107,6 +107,7 @@ def windows(
         split_up += len(found) > 1
         made.extend(found)
         owners.extend(document for _ in found)
+    forget_truncation(tokenizer)
     alignment.check(windowing)
     lengths = [len(window.input_ids) for window in made]
     return Samples(
