@@ -160,6 +160,7 @@ def test_work_done_to_its_end_exits_0_and_says_so_in_the_message_and_the_result(
     for words in (pod.message(), pod.result()):
         assert (words.outcome, words.reason, words.step, words.exit_code) == ("completed", "Completed", 7, 0)
         assert (words.uid, words.attempt, words.node_index) == ("uid-1", 1, 0)
+    assert "Trained to the end." in (pod.output / Files.REPORT).read_text()
     assert json.loads((pod.output / Files.LEASE).read_text())["run"] == "demo"
 
 

@@ -314,6 +314,7 @@ class Launch:
                 tell(f"no last words in {s.termination_log}: {error}")
         if self.may_write_result():
             self.within(lambda: self.write_result(said), None)
+            self.within(self.write_report, None)
         if ended.survivors:
             tell(f"still alive after SIGKILL: {list(ended.survivors)}")
         tell(f"{_sentence(said)} (exit {int(code)})")
@@ -338,6 +339,21 @@ class Launch:
             if s.node_index or said.reason == FailureReason.OUTPUT or _keeps_finished(s.result, said):
                 return
         durable.write(s.result, data)
+
+    def write_report(self) -> None:
+        """In a training pod the page of the run, where nothing presses; an evaluation and a laptop write their own."""
+        s = self.settings
+        pressed = self.limits.deadline is not None and self.limits.deadline - now() < _LAST_READS
+        if s.evaluating or s.termination_log is None or s.node_index or self.stop is not None or pressed:
+            return
+        try:
+            if self.lease is not None:
+                self.lease.check()
+            from tollgate_trainer.report import write  # jinja2 and pydantic, no torch; only this end needs it
+
+            write(s.output_root)
+        except Exception as error:  # the page can be made again from the same files: no run fails for it
+            tell(f"no report was written ({error}); `tollgate report FOLDER` makes it")
 
 
 def tell(message: str) -> None:

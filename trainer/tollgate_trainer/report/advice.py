@@ -62,8 +62,20 @@ def _padding(record: Record) -> Iterator[str]:
     if tokens is None or not computed:
         return
     padding = 1 - tokens / computed
-    if padding > PADDING and record.manifest.get("task", "causal-lm") == "causal-lm":
+    if padding > PADDING and _packs(record.manifest):
         yield f"About {share(padding, 0)} of the computed tokens were padding: set hyperparameters.packing: auto."
+
+
+def _packs(manifest: Mapping[str, Any]) -> bool:
+    """Whether a manifest takes packing as it stands: not for other tasks, with grouped lengths or weighted sources."""
+    data = _mapping(manifest.get("dataset"))
+    sources = data.get("sources")
+    parts = [data, *map(_mapping, sources if isinstance(sources, list) else [])]
+    return (
+        manifest.get("task", "causal-lm") == "causal-lm"
+        and not _mapping(manifest.get("hyperparameters")).get("group_by_length")
+        and not any("weight" in part for part in parts)
+    )
 
 
 def _course(record: Record) -> Iterator[str]:
