@@ -34,7 +34,7 @@ def main(options: Options) -> int:
     runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as name:
         root = Path(name)
-        data = stage.material(root / "data", stage.docstrings(), stage.config(64, 2, 1024))
+        data = stage.material(root / "data", stage.docstrings(), stage.config(128, 2, 1024))
         context = stage.starting()
         for number in range(options.runs):
             shape = SHAPES[number % len(SHAPES)]

@@ -10,14 +10,14 @@ BENCHES = ("overhead", "packing", "forecast", "stop", "memory", "render")
 QUICK: dict[str, dict[str, int]] = {
     "overhead": {"rounds": 8, "skip": 20, "steps": 8, "runs": 0},
     "packing": {"rounds": 6, "skip": 4, "steps": 12, "runs": 3},
-    "forecast": {"rounds": 0, "skip": 0, "steps": 60, "runs": 20},
+    "forecast": {"rounds": 0, "skip": 0, "steps": 100, "runs": 20},
     "stop": {"rounds": 0, "skip": 0, "steps": 30, "runs": 3},
     "memory": {"rounds": 0, "skip": 0, "steps": 30, "runs": 2},
 }
 FULL: dict[str, dict[str, int]] = {
     "overhead": {"rounds": 16, "skip": 20, "steps": 20, "runs": 0},
     "packing": {"rounds": 15, "skip": 4, "steps": 16, "runs": 3},
-    "forecast": {"rounds": 0, "skip": 0, "steps": 150, "runs": 20},
+    "forecast": {"rounds": 0, "skip": 0, "steps": 250, "runs": 20},
     "stop": {"rounds": 0, "skip": 0, "steps": 60, "runs": 10},
     "memory": {"rounds": 0, "skip": 0, "steps": 60, "runs": 5},
 }
