@@ -180,7 +180,7 @@ def interval(
 
     Args: within: ends that the line reaches as well, so that several can be held against each other.
     """
-    known = [x for x in (value, lower, upper, threshold, *(within or ())) if x is not None]
+    known: list[float] = [x for x in (value, lower, upper, threshold, *(within or ())) if x is not None]
     low, high = min(known), max(known)
     pad = (high - low) * 0.12 or abs(value) * 0.1 or 1.0
     low, high = low - pad, high + pad
