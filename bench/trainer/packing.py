@@ -117,7 +117,7 @@ def held_out(root: Path, data: stage.Material, options: Options, found: Sizes, s
     steps = {"random": options.loss_steps, "packed": as_many(lengths, seed, found, options.loss_steps)}
     for name, count in steps.items():
         batch = found.rows if name == "packed" else found.samples
-        asked = hyperparameters(count, batch, per_device_eval_batch_size=16, **NAMES[name])
+        asked = hyperparameters(count, batch, per_device_eval_batch_size=16, logging_steps=1, **NAMES[name])
         document = {**data.document(hyperparameters=asked, reproducibility={"seed": seed}), "dataset": dataset}
         folder = root / f"loss-{name}-{seed}"
         player = stage.start(context, folder, data.root, document, "tollgate", 0)
