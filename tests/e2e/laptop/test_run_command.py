@@ -21,7 +21,7 @@ from tollgate.contract import Files, LastWords
 
 pytestmark = pytest.mark.e2e
 PATIENCE = 240.0
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 POLICY = """
 apiVersion: tollgate.dev/v1alpha1
