@@ -60,6 +60,12 @@ def _parsed(value: str | None, parse: Any) -> str | None:
 )
 @click.option("--max-cost", metavar="USD", callback=_money, help="The cap. Absent: resources.max_budget_usd.")
 @click.option("--max-runtime", metavar="DURATION", callback=_duration, help="Such as 90m, over all attempts.")
+@click.option(
+    "--evaluation-timeout",
+    metavar="DURATION",
+    callback=_duration,
+    help="Of the evaluation pod; the cap keeps the money for so long.  [default: 30m]",
+)
 @click.option("--profile", metavar="NAME", help="ComputeProfile. Absent: the default of compute_target.")
 @click.option("--nodes", type=click.IntRange(1, 400), help="Pods that train together. Needs --profile.")
 @click.option("--policy", metavar="NAME", help="PromotionPolicy that judges the model.")
@@ -72,6 +78,7 @@ def wrap(
     output_claim: dict[str, str],
     max_cost: str | None,
     max_runtime: str | None,
+    evaluation_timeout: str | None,
     profile: str | None,
     nodes: int | None,
     policy: str | None,
@@ -101,6 +108,7 @@ def wrap(
         spec["compute"] = {"profile": profile} | ({"nodes": nodes} if nodes else {})
     spec["storage"] = {"dataset": dataset_claim, "output": {"path": name} | output_claim}
     spec["limits"] = {key: value for key, value in limits.items() if value is not None}
+    spec |= {"evaluation": {"timeout": evaluation_timeout}} if evaluation_timeout else {}
     spec |= {"policyRef": {"name": policy}} if policy else {}
     click.echo(as_yaml(metadata, spec, loaded), nl=False)
 

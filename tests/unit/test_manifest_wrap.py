@@ -40,7 +40,18 @@ def wrapped(*arguments: str) -> str:
 def test_the_run_holds_the_same_manifest_by_digest_and_is_what_the_operator_reads(
     manifest: Path, tmp_path: Path
 ) -> None:
-    asked = ("--max-cost", "5", "--max-runtime", "90m", "--policy", "mine", "--promote-to", "staging")
+    asked = (
+        "--max-cost",
+        "5",
+        "--max-runtime",
+        "90m",
+        "--evaluation-timeout",
+        "5m",
+        "--policy",
+        "mine",
+        "--promote-to",
+        "staging",
+    )
     text = wrapped(str(manifest), *CLAIMS, *asked, "--profile", "cpu-small", "--nodes", "2", "--namespace", "demo")
     file = tmp_path / "run.yaml"
     file.write_text(text, encoding="utf-8")
@@ -53,6 +64,8 @@ def test_the_run_holds_the_same_manifest_by_digest_and_is_what_the_operator_read
     assert (spec.compute.profile, spec.compute.nodes) == ("cpu-small", 2)
     assert (spec.storage.dataset.claim_name, spec.storage.output.path) == ("datasets", "my-model")
     assert (spec.limits.max_cost_usd, spec.limits.max_runtime) == (5_000_000, 5400)
+    assert spec.evaluation is not None
+    assert (spec.evaluation.enabled, spec.evaluation.timeout) == (True, 300)
     assert spec.policy_ref is not None
     assert spec.policy_ref.name == "mine"
 
