@@ -16,7 +16,7 @@ from trainer_fixtures import gang
 
 pytestmark = pytest.mark.e2e
 
-FAULTS = Path(__file__).parent.parent / "trainer_faults.py"
+FAULTS = Path(__file__).parents[2] / "trainer_faults.py"
 SHORT = {"max_steps": 16, "eval_steps": 8, "save_steps": 100, "logging_steps": 1, "learning_rate": 0.003}
 
 

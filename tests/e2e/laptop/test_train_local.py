@@ -22,7 +22,7 @@ from trainer_fixtures import Gang, ended, free_port, gang, wait_for, write_chat
 
 pytestmark = pytest.mark.e2e
 
-FAULTS = Path(__file__).parent.parent / "trainer_faults.py"
+FAULTS = Path(__file__).parents[2] / "trainer_faults.py"
 LORA = {"type": "lora", "rank": 4, "alpha": 8, "dropout": 0.1}
 
 
