@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 # The folders with a cluster first, one for each process; the rest fills up behind them.
-PYTEST := $(RUN) pytest -n 2 --dist loadscope --no-loadscope-reorder tests/e2e tests/integration tests/unit tests/property
+PYTEST := $(RUN) pytest -n 2 --dist loadscope --no-loadscope-reorder tests/e2e/test_*.py tests/integration tests/e2e/laptop tests/unit tests/property
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

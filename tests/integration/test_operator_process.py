@@ -86,6 +86,8 @@ def holder(cluster: Cluster) -> str:
 
 
 def test_an_idle_operator_writes_nothing_but_its_lease(chart: Cluster, start: Start, namespace: str) -> None:
+    runs = f"/apis/{API_VERSION}/trainingruns"
+    eventually(lambda: not chart.api.get(runs)["items"], 120, "the runs of earlier tests went with their namespaces")
     chart.api.create(policies(namespace), policy(namespace))
     process = start("--resync=10").ready()
     accepted(chart, namespace)
@@ -375,4 +377,6 @@ def test_the_log_is_one_json_object_a_line(start: Start) -> None:
     lines = [json.loads(line) for line in process.log.read_text().splitlines()]
     assert {"time", "level", "logger", "message"} <= lines[0].keys()
     assert lines[-1]["message"] == "stopped"
-    assert not [line for line in lines if line["level"] in ("WARNING", "ERROR")]
+    # A connection that the API server closes is opened again; a loaded machine sees that now and then.
+    odd = [line for line in lines if line["level"] in ("WARNING", "ERROR")]
+    assert not [line for line in odd if "Request attempt #" not in line["message"]]

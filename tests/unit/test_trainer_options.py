@@ -62,7 +62,7 @@ def test_measuring_how_long_a_batch_takes_to_read_touches_no_chance() -> None:
 
     order = Order(lengths, 1, 1, 4, 1, pack=16)
     seconds = fetch_seconds(Slow(samples), pack, order, 0)  # type: ignore[arg-type]
-    assert seconds >= 4 * 0.002
+    assert seconds >= 2 * 0.002, "a batch has two rows or more"
     assert torch.equal(chance, torch.get_rng_state())
     assert (numpys == np.random.get_state()[1]).all()
 

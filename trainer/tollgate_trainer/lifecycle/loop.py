@@ -31,6 +31,7 @@ from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.lifecycle.sharding import Sharding, make_whole
 from tollgate_trainer.lifecycle.state import Best, Mode
 from tollgate_trainer.lifecycle.stop import StopCode
+from tollgate_trainer.lifecycle.workers import outlive_stop_signals
 from tollgate_trainer.models.moe_lora.model import MoeLoraModel
 from tollgate_trainer.tasks.inputs import takes
 from tollgate_trainer.tasks.protocol import Task
@@ -120,6 +121,7 @@ class TrainingLoop(Trainer):
             batch_sampler=self.batches,
             collate_fn=self.collate,
             num_workers=self.workers,
+            worker_init_fn=outlive_stop_signals,
             pin_memory=self.args.device.type == "cuda",
         )
 

@@ -336,7 +336,7 @@ class Run:
             self.manifest.hyperparameters.dataloader_num_workers,
             lambda: workers.fetch_seconds(loop.rows, loop.collate, order, attempt.rank),
             compute,
-            workers.cores_left(attempt.local_world),
+            workers.cores_left(attempt.local_world, self.device.type),
         )
         loop.workers = found.count
         self.session.say("data_loader", workers=found.count, fetch_seconds=found.fetch, because=found.because)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,8 +57,20 @@ def fetch_seconds(rows: Any, collate: Callable[[list[Any]], object], order: Orde
     return (time.perf_counter() - begun) / count
 
 
-def cores_left(processes: int) -> int:
-    """Cores of this machine that no training process computes on, for each of them."""
+def outlive_stop_signals(_worker: int) -> None:
+    """In a reading process: a stop reaches the whole process group, and is the training process's to obey.
+
+    A reader that died of it would end the training with an error instead of a checkpoint. Readers leave with their
+    training process, however that ends.
+    """
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, signal.SIG_IGN)
+
+
+def cores_left(processes: int, device: str) -> int:
+    """Cores of this machine that no training process computes on, for each of them; on a CPU it computes on all."""
+    if device == "cpu":
+        return 0
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
