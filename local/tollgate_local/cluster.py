@@ -23,7 +23,7 @@ from tollgate_local.pins import LOOPBACK_BINARIES, NODE_BINARIES
 from tollgate_local.progress import Say, quiet, to_stderr
 from tollgate_local.settings import LoopbackShape, NodeShape, Shape, default_state, from_environment
 from tollgate_local.state import Record, StateFolder
-from tollgate_local.teardown import leftovers, take_down
+from tollgate_local.teardown import clear_orphan, leftovers, take_down
 
 __all__ = [
     "Cluster",
@@ -241,6 +241,7 @@ def up(settings: Shape, *, say: Say = to_stderr) -> Cluster:
         programs = _programs(settings, say)
         if isinstance(settings, NodeShape):
             ensure_tools(NODE_TOOLS, say)
+            clear_orphan(settings, say)
             host.check_free(settings)
         record = Record(settings, controlplane.choose_ports(settings))
         folder.write_record(record)

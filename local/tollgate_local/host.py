@@ -23,6 +23,7 @@ __all__ = [
     "make_cgroups",
     "make_link",
     "own_routes",
+    "owner",
     "remove_cgroups",
     "remove_link",
     "routes",
@@ -31,6 +32,10 @@ __all__ = [
 ]
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_MADE_BY = "tollgate local: "
+"""Before the state folder in a bridge's alias: who made it can be told even when all its processes are gone."""
+_ALIAS_BYTES = 255
+"""What the kernel keeps of an alias."""
 
 
 def run(*command: str) -> str:
@@ -86,9 +91,17 @@ def check_free(settings: NodeShape) -> None:
         raise StartError(f"the cgroup {settings.cgroup!r} exists already: set TOLLGATE_LOCAL_CGROUP to another name")
 
 
+def owner(settings: NodeShape) -> Path | None:
+    """The state folder of the cluster that made the bridge of this name; None when there is none, or nobody of ours."""
+    alias = Path("/sys/class/net") / settings.bridge / "ifalias"
+    text = alias.read_text().strip() if alias.exists() else ""
+    return Path(text.removeprefix(_MADE_BY)) if text.startswith(_MADE_BY) else None
+
+
 def make_link(settings: NodeShape) -> None:
     """The bridge between control plane and nodes; the host reaches pods and Services through the nodes (webhooks)."""
     run("ip", "link", "add", settings.bridge, "type", "bridge")
+    run("ip", "link", "set", settings.bridge, "alias", f"{_MADE_BY}{settings.state}"[:_ALIAS_BYTES])
     run("ip", "addr", "add", f"{settings.host_ip}/24", "dev", settings.bridge)
     run("ip", "link", "set", settings.bridge, "up")
     for number in range(1, settings.nodes + 1):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from tollgate_local import controlplane, host, node, processes
-from tollgate_local.errors import LeftBehindError
+from tollgate_local.cache import locked
+from tollgate_local.errors import LeftBehindError, StartError
 from tollgate_local.kernel import Machine
+from tollgate_local.progress import Say
 from tollgate_local.settings import NodeShape, Shape
 from tollgate_local.state import StateFolder
 
-__all__ = ["leftovers", "take_down"]
+__all__ = ["clear_orphan", "leftovers", "take_down"]
 
 
 def take_down(settings: Shape, folder: StateFolder) -> None:
@@ -40,6 +43,28 @@ def take_down(settings: Shape, folder: StateFolder) -> None:
     for path in folder.run.glob("*.json"):
         path.unlink()
     folder.forget()
+
+
+def clear_orphan(settings: NodeShape, say: Say) -> None:
+    """Take down what holds this bridge's name if nobody lives there: the processes were killed, the links stayed.
+
+    Raises: StartError when a cluster with another state folder runs on that bridge.
+    """
+    owner = host.owner(settings)
+    if owner is None:
+        return
+    folder = StateFolder(owner)
+    with contextlib.ExitStack() as stack:
+        if owner.exists() and owner != settings.state:  # its `up` may be on the way; our own folder's lock is held
+            stack.enter_context(locked(folder.lock, say, f"starting or stopping the cluster in {owner}"))
+        if any(True for _ in processes.marked(owner)):
+            raise StartError(
+                f"the bridge {settings.bridge} belongs to the cluster that runs in {owner}: take that down (`tollgate "
+                f"local down --state {owner}`) or set TOLLGATE_LOCAL_BRIDGE to another name"
+            )
+        say(f"removing what a cluster in {owner} left behind: no process of it lives any more")
+        record = folder.read_record()
+        take_down(record.settings if record else settings, folder)
 
 
 def leftovers(settings: Shape, folder: StateFolder) -> list[str]:

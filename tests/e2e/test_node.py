@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tollgate_local import processes
 from tollgate_local.api import ApiError
 from tollgate_local.cluster import Cluster, NodeShape, down, leftovers_of, up
+from tollgate_local.errors import StartError
 from tollgate_local.images import Image, operator_image, python_image, trainer_image
 from tollgate_local.testing import eventually, finished_pod, restricted_pod, site_volume
 
@@ -258,3 +261,19 @@ def test_down_leaves_nothing_behind_and_images_stay(tmp_path: Path) -> None:
     assert down(settings, purge=True)
     assert not settings.state.exists()
     assert leftovers_of(settings) == []
+
+
+def test_links_of_a_cluster_whose_processes_were_killed_are_in_nobodys_way(tmp_path: Path) -> None:
+    names = {"bridge": "tgtest2", "net": "10.254.0", "services": "10.98", "pods": "10.246", "cgroup": "tollgate-test-k"}
+    killed = NodeShape(state=tmp_path / "killed", **names)
+    up(killed)
+    next_one = NodeShape(state=tmp_path / "next", **names)
+    with pytest.raises(StartError, match=f"local down --state {killed.state}"):
+        up(next_one)
+    for process in processes.marked(killed.state):
+        processes.end(process)
+    shutil.rmtree(killed.state, ignore_errors=True)  # as a cleaner of temporary folders does
+    assert {"interface tgtest2"} <= set(leftovers_of(killed))
+    up(next_one)
+    assert down(next_one, purge=True)
+    assert leftovers_of(killed) == leftovers_of(next_one) == []
