@@ -199,7 +199,7 @@ class Bar:
                 self._task, description="reading the data" if kind == "start" else "loading the model"
             )
         if kind == "plan":
-            self._progress.update(self._task, description="starting", total=event.get("total_steps"))
+            self._progress.update(self._task, description="checking the machine", total=event.get("total_steps"))
         if (text := sentence(event)) is not None:
             self.say(text)
 
@@ -211,7 +211,9 @@ class Bar:
         """A bar of its own for each part."""
         self._before = seconds_before
         if what != TRAINING:
-            self._progress.reset(self._task, total=None, description=what, loss="", speed="")
+            # `reset` drops every field that is not given again, and a column without its field raises.
+            fields = dict(self._progress.tasks[0].fields) | {"loss": "", "speed": ""}
+            self._progress.reset(self._task, total=None, description=what, **fields)
 
     def tick(self, seconds: float) -> None:
         """Spend goes on between steps."""
