@@ -26,7 +26,7 @@ from tollgate.manifest.sections import (
 
 
 class TrainingManifest(Section):
-    """Required: `name` and `dataset.path`. Everything else has a default in sections.py."""
+    """Required: `name` and `dataset.path`. Everything else has a default in sections/."""
 
     name: Annotated[str, Field(min_length=1, max_length=128)] = Field(description="What the model is called.")
     manifest_id: str | None = Field(default=None, description="For people.")

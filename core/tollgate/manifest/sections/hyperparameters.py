@@ -1,0 +1,75 @@
+"""`hyperparameters` and `reproducibility`: the optimisation, and what makes it repeatable."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tollgate.manifest.sections.section import Ratio, Section
+
+
+class Optimizer(Section):
+    """AdamW."""
+
+    name: Literal["adamw"] = "adamw"
+    betas: Annotated[list[float], Field(min_length=2, max_length=2)] = Field(default_factory=lambda: [0.9, 0.999])
+    eps: float = Field(default=1e-8, gt=0)
+
+
+class Scheduler(Section):
+    """Learning rate over steps."""
+
+    name: Literal["linear", "cosine", "constant"] = "linear"
+
+
+class Hyperparameters(Section):
+    """The optimisation. Give max_steps or num_train_epochs; max_steps wins when both are given, as in transformers."""
+
+    num_train_epochs: float = Field(default=3.0, gt=0)
+    max_steps: int | None = Field(default=None, ge=1)
+    learning_rate: float = Field(default=5e-5, gt=0)
+    per_device_train_batch_size: int = Field(default=8, ge=1)
+    per_device_eval_batch_size: int | None = Field(default=None, ge=1)
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    warmup_steps: int | None = Field(default=None, ge=0)
+    warmup_ratio: Ratio | None = None
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_seq_length: int = Field(default=512, ge=8)
+    save_steps: int | None = Field(default=None, ge=1)
+    eval_steps: int | None = Field(default=None, ge=1)
+    logging_steps: int = Field(default=10, ge=1)
+    bf16: bool | None = Field(default=None, description="Short form of precision: bf16.")
+    fp16: bool | None = Field(default=None, description="Short form of precision: fp16.")
+    gradient_checkpointing: bool = False
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    scheduler: Scheduler = Field(default_factory=Scheduler)
+    packing: bool | Literal["auto"] = Field(
+        default=False,
+        description="Several documents share a row of max_seq_length tokens, and the batch sizes count rows; causal-lm "
+        "only. Before the first step it is tried whether the model keeps them apart: where not, `auto` goes on without "
+        "and says so, `true` is an error.",
+    )
+    compile: bool = Field(
+        default=False,
+        description="Compile the model (torch.compile). On a CPU only with packing, whose batches have one shape; "
+        "elsewhere it is off, and the run says why.",
+    )
+    dataloader_num_workers: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = Field(
+        default="auto",
+        description="Processes that read data beside the training. auto: as many as a short measurement asks for, "
+        "which is usually none.",
+    )
+    group_by_length: bool = Field(
+        default=False,
+        description="Batches of documents of similar length: less padding, and steps that are less like each other.",
+    )
+
+
+class Reproducibility(Section):
+    """Seeds and determinism."""
+
+    seed: int = Field(default=42, ge=0, lt=2**32)
+    deterministic: bool = False
+    cudnn_benchmark: bool = False
