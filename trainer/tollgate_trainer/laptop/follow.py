@@ -211,19 +211,22 @@ class Bar:
         """A bar of its own for each part."""
         self._before = seconds_before
         if what != TRAINING:
-            # `reset` drops every field that is not given again, and a column without its field raises.
-            fields = dict(self._progress.tasks[0].fields) | {"loss": "", "speed": ""}
-            self._progress.reset(self._task, total=None, description=what, **fields)
+            # A task of its own: `reset` keeps the old total, and drops the fields that are not given again.
+            self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(what, total=None, loss="", speed="", spend=self._spend(0.0))
 
     def tick(self, seconds: float) -> None:
         """Spend goes on between steps."""
-        cost = self._cost(self._before + seconds)
-        if cost is not None:
-            self._progress.update(self._task, spend=f"{format_cents(cost)} USD")
+        self._progress.update(self._task, spend=self._spend(seconds))
 
     def close(self) -> None:
         """Take the bar away."""
         self._progress.stop()
+
+    def _spend(self, seconds: float) -> str:
+        """The cost up to `seconds` after the last `begin`, or nothing when nobody gave a price."""
+        cost = self._cost(self._before + seconds)
+        return "" if cost is None else f"{format_cents(cost)} USD"
 
 
 class _Left(ProgressColumn):
