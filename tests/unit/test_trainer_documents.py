@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import random
 from pathlib import Path
@@ -142,3 +144,42 @@ def test_the_share_of_held_out_documents_is_about_what_was_asked_for() -> None:
 
 def test_spelling_and_white_space_do_not_make_another_document() -> None:
     assert Document("The  Gate\n", "a").hash == Document("the gate", "b").hash
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("excel.csv", "text,label\r\nM\xfcller,a\r\n".encode("latin-1"), "line 2: byte 0xfc"),
+        ("excel.csv", "text,label\r\nM\xfcller,a\r\n".encode("latin-1"), "iconv -f WINDOWS-1252 -t UTF-8 excel.csv"),
+        ("wide.csv", "text,label\r\na,b\r\n".encode("utf-16"), "iconv -f UTF-16 -t UTF-8 wide.csv > wide-utf8.csv"),
+        ("a.json", b'[{"text": "a"},\n{"text": "b"},\n]', "line 3, column 1: remove the comma before this ]"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "b",}\n', "a.jsonl:2 is not JSON: Expecting property name, column 14"),
+        ("a.jsonl", b"{\"text\": \"a\"}\n{'text': 'b'}\n", "was a Python dict printed? Write it with json.dumps"),
+        ("a.json", b'{"data": [{"text": "a"}]}', "the records seem to be the list in 'data': keep only that list"),
+        ("a.csv", b"id,Ticket Text,Label \n1,Why is it late?,x\n", "say `text_field: Ticket Text` in dataset"),
+        ("a.jsonl", b'{"messages": [{"role": "human", "content": "x"}]}', "'human' is 'user' here"),
+        ("a.jsonl", b'{"messages": [{"role": "user", "content": null}]}', "messages[0]: the content is null"),
+        ("a.jsonl", b'{"messages": [{"role": "user", "content": [{"text": "x"}]}]}', "is a list of parts"),
+        ("a.jsonl", b"", "a.jsonl is an empty file"),
+    ],
+)
+def test_the_usual_mistakes_are_told_with_what_mends_them(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetRefused) as refused:
+        read(tmp_path / name, Form(), name)
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_table_is_read_as_spreadsheets_write_it(tmp_path: Path, mark: str) -> None:
+    rows = [["text", "label "], ["late, again; why?", "a"], ["", ""], ["two \U0001f600", "b"], [" ", ""]]
+    out = io.StringIO()
+    csv.writer(out, delimiter=mark, lineterminator="\r\n").writerows(rows)
+    (tmp_path / "a.csv").write_text(f"\ufeff{out.getvalue()}\r\n", encoding="utf-8", newline="")
+    found = read(tmp_path / "a.csv", Form("classification"), "a.csv")
+    assert [(document.text, document.label) for document in found] == [
+        ("late, again; why?", "a"),
+        ("two \U0001f600", "b"),
+    ]

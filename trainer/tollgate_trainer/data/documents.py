@@ -45,6 +45,8 @@ def stream(path: Path, form: Form, name: str, tally: Tally, reader: DatasetSourc
         for document in found:
             empty = False
             yield document
+    if empty and path.is_file() and not path.stat().st_size:
+        raise DatasetRefused(f"{name} is an empty file: it holds no document", "dataset.path")
     if empty and not tally.unaligned:
         raise DatasetRefused(f"{name} holds no document; expected {expected(form)}", "dataset.path")
 

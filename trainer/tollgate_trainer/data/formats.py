@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tollgate_trainer.data import mending
 from tollgate_trainer.data.document import ROLES, Document, Message
 from tollgate_trainer.data.spans import Tally, answers_of
 from tollgate_trainer.refusal import DatasetRefused
@@ -42,10 +43,18 @@ def documents_of(record: Any, origin: str, form: Form, tally: Tally) -> Iterator
     documents = read(record, origin, form, tally) if read is not None else None
     if documents is None:
         raise DatasetRefused(
-            f"{origin}: the keys {sorted(map(str, record))} are not of format {found}; expected {expected(form)}",
+            f"{origin}: {_misnamed(record, form, found)}",
             "dataset.format",
         )
     yield from documents
+
+
+def _misnamed(record: dict[str, Any], form: Form, found: str) -> str:
+    if not record:
+        return "the record is empty"
+    none = "of no format" if found == "auto" else f"not of format {found}"
+    meant = mending.keys(record, form.text) if found == "auto" else ""
+    return f"the keys {sorted(map(str, record))} are {none}{meant or f'; expected {expected(form)}'}"
 
 
 def _format_of(record: dict[str, Any], form: Form) -> str:
@@ -106,11 +115,14 @@ def _chat(record: dict[str, Any], origin: str, form: Form, _: Tally) -> Iterator
     turns = []
     for index, entry in enumerate(messages):
         where = f"{origin}.messages[{index}]"
-        if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
+        if not isinstance(entry, dict) or "content" not in entry:
             raise DatasetRefused(f'{where}: expected {{"role": ..., "content": text}}', "dataset.format")
+        if not isinstance(entry["content"], str):
+            raise DatasetRefused(f"{where}: {mending.content(entry['content'])}", "dataset.format")
         if entry.get("role") not in ROLES:
+            said = entry.get("role")
             raise DatasetRefused(
-                f"{where}: role {entry.get('role')!r} is not one of {', '.join(ROLES)}", "dataset.format"
+                f"{where}: role {said!r} is not one of {', '.join(ROLES)}{mending.role(said)}", "dataset.format"
             )
         turns.append(Message(entry["role"], entry["content"]))
     if not any(turn.role == "assistant" and turn.content.strip() for turn in turns):

@@ -10,7 +10,7 @@ from typing import Any
 from tollgate_trainer.data.document import Document
 from tollgate_trainer.data.documents import SUFFIXES, Form, Tally, files_of
 from tollgate_trainer.data.formats import documents_of
-from tollgate_trainer.data.records import paragraphs, records
+from tollgate_trainer.data.records import Refuse, paragraphs, records
 from tollgate_trainer.refusal import DatasetRefused
 
 
@@ -18,7 +18,7 @@ from tollgate_trainer.refusal import DatasetRefused
 class Inspected:
     """documents: of the records that can be read; problems: one of each record that can't, in the order of the file.
 
-    stopped: files that could not be read to their end (a line that is no JSON ends a file), by their names.
+    stopped: files that could not be read to their end (they are not UTF-8, no JSON, no CSV), by their names.
     """
 
     documents: tuple[Document, ...]
@@ -40,7 +40,7 @@ def inspect(path: Path, form: Form, name: str) -> Inspected:
             continue
         shown = name if file == path else f"{name}/{file.relative_to(path).as_posix()}"
         try:
-            for record, origin in _records(file, shown, form):
+            for record, origin in _records(file, shown, form, problems.append):
                 if isinstance(record, str):
                     documents.append(Document(record, origin))
                     continue
@@ -59,14 +59,14 @@ def inspect(path: Path, form: Form, name: str) -> Inspected:
     return Inspected(tuple(documents), tuple(problems), tuple(stopped))
 
 
-def _records(file: Path, shown: str, form: Form) -> Iterator[tuple[Any, str]]:
+def _records(file: Path, shown: str, form: Form, refuse: Refuse) -> Iterator[tuple[Any, str]]:
     """(record, or the text of a plain text's document, and where it stands)."""
     if file.suffix == ".txt":
         if form.format not in ("auto", "text"):
             raise DatasetRefused(f"{shown} is plain text but dataset.format is {form.format}", "dataset.format")
         yield from ((text, origin) for origin, text in paragraphs(file, shown))
         return
-    for origin, record in records(file, shown):
+    for origin, record in records(file, shown, refuse):
         yield ([record] if isinstance(record, str) else record), origin
 
 
