@@ -7,8 +7,10 @@ docs/reference follow in the same commit.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import datetime
 from enum import IntEnum, StrEnum
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -74,6 +76,7 @@ class Env(StrEnum):
     NODE_INDEX = "TOLLGATE_NODE_INDEX"  # completion index of the pod, "0" on a laptop
     CONFIDENCE = "TOLLGATE_CONFIDENCE"  # evaluation: the strictest confidence its policy asks for, e.g. "0.95"
     SUITES = "TOLLGATE_SUITES"  # evaluation: comma-separated
+    GATED = "TOLLGATE_GATED_METRICS"  # evaluation: what its policy's checks look at, comma-separated; told first
     MODEL_DIGEST = "TOLLGATE_MODEL_DIGEST"  # evaluation: the digest the model must have
     BASELINE = "TOLLGATE_BASELINE"  # evaluation: output root of the run to compare with on the same prompts
     PROFILE = "TOLLGATE_PROFILE"  # "true": a few steps are recorded by torch.profiler
@@ -94,6 +97,7 @@ RENDEZVOUS_SERVICE = "tollgate-rendezvous"
 MAX_MANIFEST_BYTES = 32 * 1024
 MAX_NAME = 40
 MAX_LAST_WORDS = 4096
+_ADVISORY = 60  # characters of why a metric is advisory, where there is no room for more
 
 
 class ExitCode(IntEnum):
@@ -224,10 +228,13 @@ class Metric(Wire):
 class EvaluationSummary(Wire):
     """What the operator needs to judge; the full statement lies at `evidence_path` and has `evidence_digest`.
 
-    baseline_digest: of the model that was measured on the same prompts; then `<metric>_delta` is ours minus its value.
+    metrics: those that a gate asks for first, so that last words which are too long lose the others; left_out: how many
+    they lost. baseline_digest: of the model that was measured on the same prompts; then `<metric>_delta` is ours minus
+    its value.
     """
 
     metrics: list[Metric]
+    left_out: int | None = None
     model_digest: str
     baseline_digest: str | None = None
     manifest_digest: str
@@ -277,34 +284,28 @@ class LastWords(Wire):
 
     def to_termination_message(self) -> str:
         """At most MAX_LAST_WORDS bytes: fields are dropped whole, least useful first; only the error's text is cut, and
-        the metrics' numbers are shortened to ten digits.
+        the metrics' numbers are shortened to ten digits. Metrics go from the end of their list, and `leftOut` says how
+        many went.
         """
         document = json.loads(self.to_json())
 
-        def size() -> int:
-            return len(json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode())
+        def spare() -> int:
+            return MAX_LAST_WORDS - len(_compact(document))
 
         for name in ("goodputSeconds", "metrics"):
-            if size() > MAX_LAST_WORDS:
+            if spare() < 0:
                 document.pop(name, None)
-        if size() > MAX_LAST_WORDS and "error" in document:
-            spare = MAX_LAST_WORDS - (
-                size() - len(json.dumps(document["error"]["message"], ensure_ascii=False).encode())
-            )
-            document["error"]["message"] = shorten(document["error"]["message"], max(spare - 2, 200))
-        if size() > MAX_LAST_WORDS and "evaluation" in document:  # advisory metrics decide nothing
-            kept = [metric for metric in document["evaluation"]["metrics"] if "advisory" not in metric]
-            document["evaluation"]["metrics"] = [
-                {
-                    name: _short(value) if name in ("value", "lower", "upper") else value
-                    for name, value in metric.items()
-                }
-                for metric in kept
-            ]
+        if spare() < 0 and "error" in document:
+            error = document["error"]
+            error["message"] = shorten(error["message"], max(spare() + len(_compact(error["message"])) - 2, 200))
+        if spare() < 0 and "evaluation" in document:
+            for name in ("checkpoint", "model"):  # the training's own words have both
+                document.pop(name, None)
+            _leave_out(document["evaluation"], spare)
         for name in ("evaluation", "checkpoint", "model"):
-            if size() > MAX_LAST_WORDS:
+            if spare() < 0:
                 document.pop(name, None)
-        return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+        return _compact(document).decode()
 
     @classmethod
     def parse(cls, text: str | None) -> LastWords | None:
@@ -317,9 +318,27 @@ class LastWords(Wire):
             return None
 
 
-def _short(number: float) -> float:
-    """To ten digits, which no gate can tell from all seventeen, and half as long."""
-    return float(f"{number:.10g}")
+def _compact(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _leave_out(evaluation: dict[str, Any], spare: Callable[[], int]) -> None:
+    """Metrics with short numbers, as many of the first ones as there is room for; the others are counted."""
+    metrics = evaluation["metrics"] = [_shortened(metric) for metric in evaluation["metrics"]]
+    known = len(metrics) + evaluation.get("leftOut", 0)
+    while metrics and spare() < 0:
+        metrics.pop()
+        evaluation["leftOut"] = known - len(metrics)
+
+
+def _shortened(metric: dict[str, Any]) -> dict[str, Any]:
+    """Numbers to ten digits, which no gate can tell from all seventeen, and half as long; the reason why a metric is
+    advisory to its first words.
+    """
+    found = {name: float(f"{x:.10g}") if name in ("value", "lower", "upper") else x for name, x in metric.items()}
+    if len(found.get("advisory", "")) > _ADVISORY + 3:
+        found["advisory"] = f"{found['advisory'][:_ADVISORY]}..."
+    return found
 
 
 def shorten(text: str, max_bytes: int) -> str:

@@ -367,21 +367,12 @@ def test_a_scorer_that_is_not_there_fails_the_evaluation_and_leaves_no_evidence(
     assert not (made.root / "output" / Files.EVIDENCE).exists()
 
 
-def test_advisory_metrics_leave_the_termination_message_before_those_that_decide(trained: Trained) -> None:
-    words = trained.outcome()
-    assert words.evaluation is not None
-    metric = words.evaluation.metrics[0]
-    many = [metric.model_copy(update={"name": f"m{i}", "advisory": "shown only " * 5}) for i in range(40)]
-    crowded = words.evaluation.model_copy(update={"metrics": [*many, *words.evaluation.metrics]})
-    message = words.model_copy(update={"evaluation": crowded}).to_termination_message()
-    assert len(message.encode()) <= 4096
-    kept = LastWords.parse(message)
-    assert kept is not None
-    assert kept.evaluation is not None
-    assert [metric.name for metric in kept.evaluation.metrics] == [m.name for m in words.evaluation.metrics]
-    for short, exact in zip(kept.evaluation.metrics, words.evaluation.metrics, strict=True):
-        assert short.value == pytest.approx(exact.value, rel=1e-9)
-        assert short.upper == pytest.approx(exact.upper, rel=1e-9)
+def test_the_metrics_that_a_policy_looks_at_are_told_first(trained: Trained, tmp_path: Path) -> None:
+    other = trained.copy(tmp_path / "other")
+    assert run.main(other.environ | {Env.GATED: "quality_score,nothing_like_it"}) == 0
+    summary = other.outcome().evaluation
+    assert summary is not None
+    assert [metric.name for metric in summary.metrics] == ["quality_score", "perplexity"]
 
 
 def test_a_baseline_whose_files_are_gone_or_changed_is_not_compared_and_stops_nothing(

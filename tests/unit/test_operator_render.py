@@ -94,6 +94,7 @@ ORDERS = {
         gpus=1,
         suites=("standard", "care"),
         confidence=0.95,
+        gated=("perplexity", "quality_score", "quality_score_delta"),
         model_digest="sha256:" + "a" * 64,
         baseline="older",
         reservation=Reservation(1800, 400_000, StopReason.EVALUATION_TIMEOUT, 120),

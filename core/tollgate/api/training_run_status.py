@@ -28,7 +28,7 @@ class Phase(StrEnum):
 
 
 class ConditionType(StrEnum):
-    """Conditions of a TrainingRun."""
+    """Conditions of a TrainingRun. `Finished` is what a script waits for: True at every end, whatever it was."""
 
     ACCEPTED = "Accepted"
     PRICE_KNOWN = "PriceKnown"
@@ -40,6 +40,7 @@ class ConditionType(StrEnum):
     COMPLETE = "Complete"
     FAILED = "Failed"
     STOPPED = "Stopped"
+    FINISHED = "Finished"
 
 
 class Progress(Observed):
@@ -215,6 +216,11 @@ class EvaluationStatus(Observed):
     dataset_digest: str | None = None
     evaluated_at: Timestamp | None = None
     metrics: list[MetricStatus] = Field(default_factory=list)
+    left_out: int | None = Field(
+        default=None,
+        description="Metrics that had no room in the evaluation's last words; they stand in the evidence alone. Those "
+        "that the policy asks for have room first.",
+    )
 
 
 class CheckStatus(Observed):

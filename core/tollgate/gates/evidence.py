@@ -8,7 +8,7 @@ envelope: in-toto Attestation Framework, Statement layer v1.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -222,16 +222,23 @@ def parse_statement(data: bytes, expected_digest: str | None = None) -> Evaluate
     return facts
 
 
-def summary(data: bytes, path: str) -> EvaluationSummary:
+def summary(data: bytes, path: str, gated: Sequence[str] = ()) -> EvaluationSummary:
     """What the last words of an evaluation carry. `path`: where the file lies, relative to the output root.
+
+    gated: metrics that a policy looks at: they come first, in this order, then the others by name, advisory ones last.
 
     Raises: EvidenceError when the bytes are not a statement.
     """
     facts = parse_statement(data)
+    places = {name: place for place, name in enumerate(gated)}
+
+    def order(metric: Measured) -> tuple[int, bool, str]:
+        return places.get(metric.name, len(places)), metric.advisory is not None, metric.name
+
     return EvaluationSummary(
         metrics=[
             Metric(**metric.model_dump(exclude={"scorer", "prompts", "decoding", "comparison"}))
-            for metric in facts.metrics
+            for metric in sorted(facts.metrics, key=order)
         ],
         model_digest=facts.model_digest,
         baseline_digest=facts.baseline_digest,
@@ -257,6 +264,7 @@ def evaluation_status(words: EvaluationSummary) -> EvaluationStatus:
         dataset_digest=words.dataset_digest,
         evaluated_at=words.evaluated_at,
         metrics=[MetricStatus(**metric.model_dump()) for metric in words.metrics],
+        left_out=words.left_out,
     )
 
 

@@ -55,6 +55,16 @@ def strictest_confidence(policy: PromotionPolicySpec) -> float:
     return max(check.confidence for stage in policy.stages for check in stage.checks)
 
 
+def metrics_asked(policy: PromotionPolicySpec) -> tuple[str, ...]:
+    """What the checks look at, in the policy's order, each once: metrics, and paired differences from a baseline."""
+    names: dict[str, None] = {}
+    for check in (check for stage in policy.stages for check in stage.checks):
+        names[check.metric] = None
+        if check.baseline is not None:
+            names[f"{check.metric}_delta"] = None
+    return tuple(names)
+
+
 def judge(
     policy: PromotionPolicySpec,
     evidence: EvaluationStatus | None,
@@ -296,6 +306,11 @@ def _metric(name: str, evidence: EvaluationStatus | None) -> tuple[MetricStatus 
         return found[0], ""
     if found:
         return None, f"the evaluation gives {name} {len(found)} times"
+    if evidence is not None and evidence.left_out:
+        return None, (
+            f"{name} was not told: {evidence.left_out} metrics had no room in the evaluation's last words and stand in "
+            f"{evidence.evidence_path or 'its evidence'} alone; evaluate again under this policy, whose metrics come first"
+        )
     names = sorted({metric.name for metric in evidence.metrics if metric.advisory is None}) if evidence else []
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return None, f"the evaluation gives no {name} (it gives {', '.join(names[:_NAMED]) or 'no metric'}{more})"

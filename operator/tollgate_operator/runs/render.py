@@ -43,7 +43,8 @@ class Order:
     """One attempt, decided: everything that its Job is made from.
 
     `processes`: per pod, one for each GPU, or one. `manifest`: the canonical JSON. `suites`, `confidence`,
-    `model_digest` and `baseline` (the folder of the run to compare with, below the output claim) are of an evaluation.
+    `gated` (what its policy looks at), `model_digest` and `baseline` (the folder of the run to compare with,
+    below the output claim) are of an evaluation.
     `per_hour_usd`: micro-USD of a node's hour, for the plan that the trainer writes; None is unknown.
     """
 
@@ -67,6 +68,7 @@ class Order:
     replans: int = 0
     suites: tuple[str, ...] = ()
     confidence: float | None = None
+    gated: tuple[str, ...] = ()
     model_digest: str | None = None
     baseline: str | None = None
     per_hour_usd: int | None = None

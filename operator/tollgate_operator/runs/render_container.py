@@ -142,6 +142,8 @@ def _judging(order: Order) -> dict[str, str]:
     ours: dict[str, str] = {Env.SUITES: ",".join(order.suites)}
     if order.confidence is not None:
         ours[Env.CONFIDENCE] = str(order.confidence)
+    if order.gated:
+        ours[Env.GATED] = ",".join(order.gated)
     if order.model_digest is not None:
         ours[Env.MODEL_DIGEST] = order.model_digest
     if order.baseline is not None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from tollgate.api.quantities import Usd
 from tollgate.api.training_run import Attempt, ConditionType, Cost, Phase, TrainingRunStatus
 from tollgate.contract import Role, StopReason
-from tollgate.gates.verdict import strictest_confidence
+from tollgate.gates.verdict import metrics_asked, strictest_confidence
 from tollgate.limits.refusal import Refusal
 from tollgate.limits.stop import Reservation, can_resume, grace_for, reserve
 from tollgate_operator.decision import Action, CreateJob, Decision, EnsureRendezvousService
@@ -106,6 +106,7 @@ def order_of(situation: Situation, attempt: Attempt, agreed: Terms) -> render.Or
         replans=min(count(situation.status).out_of_memory, 2),
         suites=tuple(wanted.suites) if evaluating else (),
         confidence=strictest_confidence(policy) if evaluating and policy is not None else None,
+        gated=metrics_asked(policy) if evaluating and policy is not None else (),
         model_digest=situation.status.model.digest if evaluating and situation.status.model else None,
         per_hour_usd=attempt.per_hour_usd,
         baseline=baseline_folder(situation) if evaluating else None,

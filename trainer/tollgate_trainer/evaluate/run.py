@@ -61,7 +61,7 @@ IMAGE = "TOLLGATE_IMAGE"  # the container image with its digest, where the opera
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is evaluated and how. `model_digest`: the digest that the model must have, None when nobody demands one;
-    `baseline`: output root of a run whose model is asked the same.
+    `baseline`: output root of a run whose model is asked the same; `gated`: metrics that a policy looks at.
     """
 
     attempt: Attempt
@@ -74,13 +74,14 @@ class Request:
     settings: Evaluation
     baseline: Path | None = None
     anywhere: bool = False
+    gated: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, environ: Mapping[str, str]) -> Request:
         """The request in the environment of the contract. Raises: ManifestRefused, ManifestError."""
         attempt = Attempt.parse(environ)
         loaded = load_canonical(attempt.manifest.read_bytes(), attempt.manifest_digest, str(attempt.manifest))
-        named = tuple(name.strip() for name in environ.get(Env.SUITES, "").split(",") if name.strip())
+        named = _names(environ, Env.SUITES)
         return cls(
             attempt=attempt,
             manifest=effective(loaded.manifest, attempt.output_root, loaded.digest),  # the length that was planned
@@ -91,6 +92,7 @@ class Request:
             image=environ.get(IMAGE) or None,
             settings=_settings(environ.get(SETTINGS), loaded.manifest),
             anywhere=bool(environ.get(SETTINGS)),
+            gated=_names(environ, Env.GATED),
             baseline=Path(environ[Env.BASELINE]) if environ.get(Env.BASELINE) else None,
         )
 
@@ -198,7 +200,7 @@ def evaluate(request: Request) -> EvaluationSummary:
         beside = (attempt.output_root / Files.EVIDENCE).parent / detail.name
         durable.write(beside.with_suffix(".json"), json.dumps(detail.document, indent=1, ensure_ascii=False).encode())
         durable.write(beside.with_suffix(".md"), "\n".join((*detail.lines, "")).encode())
-    return evidence.summary(data, Files.EVIDENCE)
+    return evidence.summary(data, Files.EVIDENCE, request.gated)
 
 
 def _refresh_report(root: Path) -> None:
@@ -278,6 +280,10 @@ def _settings(path: str | None, manifest: TrainingManifest) -> Evaluation:
         return Evaluation.model_validate_json(Path(path).read_bytes())
     except (OSError, ValidationError) as error:
         raise ManifestRefused(f"{SETTINGS}={path} can't be used: {error}") from error
+
+
+def _names(environ: Mapping[str, str], variable: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in environ.get(variable, "").split(",") if name.strip())
 
 
 def _confidence(text: str) -> float:
