@@ -41,6 +41,39 @@ LLAMA_2 = (
     "{% else %}[INST] {{ m['content'] }} [/INST]{% endif %}{% endfor %}"
 )
 
+# Shapes of templates that models are published with, none of which marks the assistant's turns.
+CHATML_DEFAULT = (
+    "{%- if messages[0]['role'] == 'system' %}{{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' }}"
+    "{%- else %}{{- '<|im_start|>system\\nYou are helpful.<|im_end|>\\n' }}{%- endif %}"
+    "{%- for m in messages %}{%- if m['role'] == 'user' or (m['role'] == 'system' and not loop.first) "
+    "or m['role'] == 'assistant' %}{{- '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}"
+    "{%- endif %}{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+LLAMA_3_DATED = (
+    "{{- bos_token }}{%- if messages[0]['role'] == 'system' %}{%- set said = messages[0]['content'] | trim %}"
+    "{%- set messages = messages[1:] %}{%- else %}{%- set said = '' %}{%- endif %}"
+    "{{- '<|start_header_id|>system<|end_header_id|>\\n\\nToday Date: 26 Jul 2024\\n\\n' + said + '<|eot_id|>' }}"
+    "{%- for m in messages %}{{- '<|start_header_id|>' + m['role'] + '<|end_header_id|>\\n\\n' "
+    "+ m['content'] | trim + '<|eot_id|>' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
+)
+MISTRAL_FIRST = (
+    "{%- if messages[0]['role'] == 'system' %}{%- set said = messages[0]['content'] + '\\n\\n' %}"
+    "{%- set rest = messages[1:] %}{%- else %}{%- set said = '' %}{%- set rest = messages %}{%- endif %}"
+    "{{- bos_token }}{%- for m in rest %}{%- if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{- raise_exception('user and assistant must take turns') }}{%- endif %}{%- if m['role'] == 'user' %}"
+    "{{- ' [INST] ' + (said if loop.first else '') + m['content'] + ' [/INST]' }}"
+    "{%- else %}{{- ' ' + m['content'] + eos_token }}{%- endif %}{%- endfor %}"
+)
+MISTRAL_LAST = MISTRAL_FIRST.replace(
+    "said if loop.first", "said if loop.index0 >= rest | length - 2 + rest | length % 2"
+)
+THINKING = (
+    "{%- for m in messages %}{%- set text = m['content'] if loop.last else m['content'].split('</think>')[-1] %}"
+    "{{- '<|im_start|>' + m['role'] + '\\n' + text + '<|im_end|>\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
@@ -76,6 +109,62 @@ def test_exactly_the_assistants_turns_are_learned_with_what_ends_them(
     monkeypatch.setattr(tokenizer, "chat_template", template)
     found = learned(tokenizer, Document.of_chat(TALK, "talk:1"))
     assert [run.lstrip() for run in found] == [f"two coins{ends}", f"three coins{ends}"]
+
+
+WITHOUT_SYSTEM = TALK[1:]
+LONGER = (*TALK, Message("user", "and the road?"), Message("assistant", "the road is two coins"))
+UNFINISHED = (*TALK, Message("user", "and the road?"))
+
+
+@pytest.mark.parametrize("talk", [TALK[:3], TALK, WITHOUT_SYSTEM, LONGER, UNFINISHED])
+@pytest.mark.parametrize(
+    ("template", "before", "after"),
+    [
+        (CHATML_DEFAULT, "<|im_start|>assistant\n", "<|im_end|>\n"),
+        (LLAMA_3_DATED, "<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"),
+        (MISTRAL_FIRST, "[/INST]", "<|end|>"),
+    ],
+    ids=["ChatML", "Llama 3", "Mistral"],
+)
+def test_templates_as_models_are_published_with_are_learned_turn_by_turn(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch, template: str, before: str, after: str, talk: tuple[Message, ...]
+) -> None:
+    """Said by looking at the rendered text alone: what stands between an assistant's head and its end is learned."""
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    document = Document.of_chat(talk, "talk:1")
+    text, spans = chat.rendered(document, tokenizer)
+    turns = [{"role": turn.role, "content": turn.content} for turn in talk]
+    assert text == tokenizer.apply_chat_template(turns, tokenize=False), "it is what the model is asked with later"
+    said = [turn.content for turn in talk if turn.role == "assistant"]
+    expected, start = [], 0
+    for words in said:
+        start = text.index(before, start) + len(before)
+        end = text.index(after, start) + len(after)
+        assert text[start:end].strip().startswith(words)
+        expected.append((start, end))
+        start = end
+    assert spans == expected
+    assert [run.strip() for run in learned(tokenizer, document)] == [f"{words}{after.strip()}" for words in said]
+
+
+@pytest.mark.parametrize(
+    ("template", "turn"),
+    [(MISTRAL_LAST, 2), (THINKING, 2)],
+    ids=["the system's words move to the last question", "earlier thoughts are left out"],
+)
+def test_a_template_that_rewrites_earlier_turns_is_refused_where_it_does_and_serves_where_it_does_not(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch, template: str, turn: int
+) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    talk = tuple(
+        Message(one.role, f"<think>the fee</think>{one.content}" if one.role == "assistant" else one.content)
+        for one in TALK
+    )
+    assert len(learned(tokenizer, Document.of_chat(talk[:3], "talk:1"))) == 1
+    with pytest.raises(DatasetRefused, match=f"renders turn {turn} differently") as refused:
+        encode(Document.of_chat(talk, "talk:1"), tokenizer)
+    assert refused.value.field == "model.tokenizer"
+    assert "put {% generation %} before the assistant's content" in str(refused.value)
 
 
 def test_the_marks_of_a_template_are_found_however_it_spells_them(tokenizer: Any) -> None:
