@@ -309,7 +309,7 @@ def _metric(name: str, evidence: EvaluationStatus | None) -> tuple[MetricStatus 
     if evidence is not None and evidence.left_out:
         return None, (
             f"{name} was not told: {evidence.left_out} metrics had no room in the evaluation's last words and stand in "
-            f"{evidence.evidence_path or 'its evidence'} alone; evaluate again under this policy, whose metrics come first"
+            f"{evidence.evidence_path or 'its evidence'} alone; evaluate again under this policy: its own come first"
         )
     names = sorted({metric.name for metric in evidence.metrics if metric.advisory is None}) if evidence else []
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
