@@ -3,51 +3,63 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from tollgate.contract import ExitCode
-from tollgate.manifest.errors import ABSENT, ManifestError, Problem
-from tollgate.manifest.loader import LoadedManifest, load_file
+from tollgate.manifest.errors import ABSENT, ManifestError, Problem, field_name
+from tollgate.manifest.loader import LoadedManifest
+from tollgate.manifest.overrides import Change
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.manifest.writing import EXAMPLE, to_yaml
+from tollgate_cli import options
 from tollgate_cli.errors import UserError
+from tollgate_cli.helping import ending
 from tollgate_cli.importing import import_
 from tollgate_cli.init import fitted
+from tollgate_cli.wishes import Wishes, effective
 from tollgate_cli.wrapping import wrap
 
-FILE = click.argument("file", type=click.Path(path_type=Path))
-OUTPUT = click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to answer.")
 
-
-@click.group()
+@click.group(epilog=ending("tollgate manifest init --data data.jsonl", "tollgate manifest validate manifest.yaml"))
 def manifest() -> None:
     """Write, check and explain training manifests.
 
-    FILE is a manifest in YAML or JSON, or a TrainingRun object, whose spec.manifest is taken.
+    MANIFEST is a file in YAML or JSON, also one with a TrainingRun, whose spec.manifest is taken.
     """
 
 
-@manifest.command()
-@FILE
-@OUTPUT
+@manifest.command(
+    epilog=ending(
+        "tollgate manifest validate manifest.yaml",
+        "tollgate manifest validate manifest.yaml --set hyperparameters.learning_rate=1e-4",
+        then="What stands over MANIFEST, the later wins: --overlay, then "
+        "TOLLGATE_SET_hyperparameters__learning_rate=1e-4 in the environment, then --set and the flags. Exit codes: "
+        "0 valid, 2 wrong usage, 64 not valid; every problem is told with its line, field, value and fix.",
+    )
+)
+@options.ARGUMENT
+@options.overriding_a_run
+@options.form("text", "json")
 @click.pass_context
-def validate(ctx: click.Context, file: Path, output: str) -> None:
-    """Say whether FILE is a manifest that this version can train.
+def validate(ctx: click.Context, file: Path, wishes: Wishes, form: str) -> None:
+    """Say whether this version can train MANIFEST.
 
-    Exit code 0 when it is, 64 when not; every problem is told with its line, field, value and fix.
+    With --set and the like: whether it could with them. It is what `tollgate run` would check first.
     """
     try:
-        loaded = load_file(file)
+        found = effective(file, wishes, os.environ)
     except ManifestError as error:
-        if output == "text":
+        if form == "text":
             raise
         document = {"valid": False, "source": error.source, "problems": [_problem(each) for each in error.problems]}
         click.echo(json.dumps(document, indent=2))
         ctx.exit(ExitCode.USER)
-    if output == "json":
+    loaded = found.loaded
+    if form == "json":
         click.echo(json.dumps({"valid": True, "source": loaded.source, "digest": loaded.digest}, indent=2))
     else:
         click.echo(f"{loaded.source}: valid, {len(loaded.canonical)} bytes, {loaded.digest}")
@@ -68,21 +80,40 @@ def _is_json(value: Any) -> bool:
     return True
 
 
-@manifest.command()
-@FILE
-@click.option("-o", "--output", type=click.Choice(["yaml", "json"]), default="yaml", help="How to show it.")
-def show(file: Path, output: str) -> None:
-    """Show FILE as the trainer sees it: short forms resolved, defaults filled in.
+@manifest.command(
+    epilog=ending(
+        "tollgate manifest show manifest.yaml",
+        "tollgate manifest show manifest.yaml --quick-test -o json | jq .changes",
+        then="The digest is what `tollgate run` with the same options, and a cluster, records and checks: that of the "
+        "manifest as written with what stands over it, before defaults.",
+    )
+)
+@options.ARGUMENT
+@options.overriding_a_run
+@options.form("yaml", "json")
+def show(file: Path, wishes: Wishes, form: str) -> None:
+    """Show what MANIFEST would train, with all defaults.
 
-    The digest is that of the manifest as written; it is what a cluster records and checks.
+    Short forms are resolved. What --overlay, the environment, --set and the flags changed is told first, with its
+    origin and its value before.
     """
-    loaded = load_file(file)
-    document = complete(loaded)
-    if output == "json":
-        answer = {"source": loaded.source, "digest": loaded.digest, "manifest": document}
+    found = effective(file, wishes, os.environ)
+    loaded, document = found.loaded, complete(found.loaded)
+    if form == "json":
+        changes = [_change(change) for change in found.changes]
+        answer = {"source": loaded.source, "digest": loaded.digest, "changes": changes, "manifest": document}
         click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
-        click.echo(f"# {loaded.source}\n# {loaded.digest}\n{to_yaml(document)}", nl=False)
+        lines = [loaded.source, loaded.digest, *(f"changed: {change}" for change in found.changes)]
+        told = "\n".join(f"# {line}".replace("\n", " ") for line in lines)
+        click.echo(f"{told}\n{to_yaml(document)}", nl=False)
+
+
+def _change(change: Change) -> dict[str, Any]:
+    values = {
+        name: value for name, value in (("before", change.before), ("after", change.after)) if value is not ABSENT
+    }
+    return {"field": field_name(change.path), "origin": change.origin, **values}
 
 
 def complete(loaded: LoadedManifest) -> dict[str, Any]:
@@ -97,21 +128,38 @@ manifest.add_command(import_)
 manifest.add_command(wrap)
 
 
-@manifest.command()
+@manifest.command(
+    epilog=ending(
+        "tollgate manifest schema > manifest.schema.json",
+        then="An editor with a YAML language server takes it from the first line of a manifest: "
+        "# yaml-language-server: $schema=manifest.schema.json",
+    )
+)
 def schema() -> None:
     """Print the JSON schema of the manifest, for editors."""
     document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **TrainingManifest.model_json_schema()}
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-@manifest.command()
+@manifest.command(
+    epilog=ending(
+        "tollgate manifest init --data data.jsonl",
+        "tollgate manifest init --data data.jsonl --base models/small lora.yaml",
+        "tollgate manifest init -              # the annotated example, printed",
+    )
+)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), default="manifest.yaml")
-@click.option("--data", type=click.Path(path_type=Path), help="Fit it to this data file: format, length, batch.")
+@click.option(
+    "--data",
+    type=options.Named("Name a data file, or a folder of them.", folders=True),
+    metavar="PATH",
+    help="Fit it to this data: format, length, batch, share held out.",
+)
 @click.option("--base", metavar="FOLDER", help="With --data: the model to start from, relative to FILE's folder.")
 def init(file: Path, data: Path | None, base: str | None) -> None:
-    """Write a manifest with comments to FILE (manifest.yaml). `-` prints it.
+    """Write a manifest with comments to FILE.
 
-    A file that exists is never overwritten. For your own data:  tollgate manifest init --data data.jsonl
+    FILE is manifest.yaml where it is not named; - prints. A file that exists is never overwritten.
     """
     if base is not None and data is None:
         raise UserError("--base goes with --data, whose tokens it counts. Add --data FILE.")

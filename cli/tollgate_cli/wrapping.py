@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ import click
 
 from tollgate.api.quantities import parse_duration, parse_usd
 from tollgate.contract import API_VERSION, LABEL_PROMOTE_TO
-from tollgate.manifest.loader import LoadedManifest, load_bytes, load_file
+from tollgate.manifest.loader import LoadedManifest, load_bytes
 from tollgate.manifest.writing import to_yaml
+from tollgate_cli import options
 from tollgate_cli.errors import UserError
+from tollgate_cli.helping import ending
+from tollgate_cli.wishes import Wishes, effective
 
 LONGEST_NAME = 40
 """Of a run, so that the names of its Jobs and pods fit; the API server refuses more."""
@@ -48,32 +52,38 @@ def _parsed(value: str | None, parse: Any) -> str | None:
 
 
 @click.command(
-    epilog="For example: tollgate manifest wrap manifest.yaml --dataset-claim datasets --output-claim models "
-    "--max-cost 5 | kubectl apply -f -"
+    epilog=ending(
+        "tollgate manifest wrap manifest.yaml --dataset-claim datasets --output-claim models --max-cost 5 "
+        "| kubectl apply -f -"
+    )
 )
-@click.argument("file", type=click.Path(path_type=Path))
+@options.ARGUMENT
+@options.overriding
 @click.option(
     "--dataset-claim", required=True, metavar="CLAIM[:FOLDER]", callback=_claim, help="Where the data lies; read-only."
 )
 @click.option(
     "--output-claim", required=True, metavar="CLAIM[:FOLDER]", callback=_claim, help="Where to; FOLDER: the run's name."
 )
-@click.option("--max-cost", metavar="USD", callback=_money, help="The cap. Absent: resources.max_budget_usd.")
-@click.option("--max-runtime", metavar="DURATION", callback=_duration, help="Such as 90m, over all attempts.")
+@click.option("--max-cost", metavar="USD", callback=_money, help="The cap.  [default: resources.max_budget_usd]")
+@click.option(
+    "--max-runtime", metavar="DURATION", callback=_duration, help="Such as 90m, over all attempts.  [default: no limit]"
+)
 @click.option(
     "--evaluation-timeout",
     metavar="DURATION",
     callback=_duration,
     help="Of the evaluation pod; the cap keeps the money for so long.  [default: 30m]",
 )
-@click.option("--profile", metavar="NAME", help="ComputeProfile. Absent: the default of compute_target.")
-@click.option("--nodes", type=click.IntRange(1, 400), help="Pods that train together. Needs --profile.")
-@click.option("--policy", metavar="NAME", help="PromotionPolicy that judges the model.")
+@click.option("--profile", metavar="NAME", help="ComputeProfile.  [default: that of compute_target]")
+@click.option("--nodes", type=click.IntRange(1, 400), help="Pods that train together; needs --profile.  [default: 1]")
+@click.option("--policy", metavar="NAME", help="PromotionPolicy that judges the model.  [default: none]")
 @click.option("--promote-to", metavar="STAGE", help="Ask for this stage at once, by the label.")
-@click.option("--name", help="Of the TrainingRun. Absent: the manifest's name.")
-@click.option("--namespace", metavar="NAME", help="Absent: that of your kubectl context.")
+@click.option("--name", metavar="NAME", help="Of the TrainingRun.  [default: the manifest's]")
+@click.option("--namespace", metavar="NAME", help="[default: that of your kubectl context]")
 def wrap(
     file: Path,
+    wishes: Wishes,
     dataset_claim: dict[str, str],
     output_claim: dict[str, str],
     max_cost: str | None,
@@ -86,12 +96,12 @@ def wrap(
     name: str | None,
     namespace: str | None,
 ) -> None:
-    """Print FILE as a TrainingRun, for `kubectl apply -f -`.
+    """Print MANIFEST as a TrainingRun, for `kubectl apply`.
 
     The manifest inside keeps its digest, so the cluster trains what the laptop tried. Paths in it are then relative to
     the folder on the dataset claim.
     """
-    loaded = load_file(file)
+    loaded = effective(file, wishes, os.environ).loaded
     if max_cost is None and loaded.manifest.resources.max_budget_usd is None:
         raise UserError(f"{file}: nothing says what the run may cost. Add --max-cost USD, or resources.max_budget_usd.")
     if nodes is not None and profile is None:
@@ -128,7 +138,8 @@ def run_name(name: str, *, given: bool) -> str:
 def as_yaml(metadata: dict[str, Any], spec: dict[str, Any], loaded: LoadedManifest) -> str:
     """The object as text that loads as the same manifest."""
     run = {"apiVersion": API_VERSION, "kind": "TrainingRun", "metadata": metadata, "spec": spec}
-    text = f"# {loaded.source}, {loaded.digest}\n{to_yaml(run)}"
+    source = loaded.source.replace("\n", " ")
+    text = f"# {source}, {loaded.digest}\n{to_yaml(run)}"
     again = load_bytes(text.encode(), loaded.source)
     assert again.digest == loaded.digest, "a manifest does not survive being written"
     return text

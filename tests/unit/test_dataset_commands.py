@@ -351,7 +351,8 @@ def test_tables_go_from_type_to_type_and_back(tmp_path: Path, dataset: Command) 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("analyze", "absent.jsonl"), "does not exist"),
+        (("analyze", "d.jsonl", "--set", "name=m"), "--set and --overlay go with a manifest"),
+        (("analyze", "manifest.yaml", "--set", "nmae=m"), "there is no such field"),
         (("analyze", "manifest.yaml", "--format", "chat"), "--format cannot be combined with a manifest"),
         (("analyze", "broken.jsonl"), "broken.jsonl:2 is not JSON"),
         (("analyze", "d.jsonl", "--words", "--tokenizer", "."), "keep one"),

@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 from tollgate.manifest.loader import load_bytes, load_file
+from tollgate_cli.wishes import Wishes, effective
 
 ROOT = Path(__file__).parents[2]
 MINIMAL = "name: m\ndataset: {path: d}\n"
@@ -109,7 +110,8 @@ def test_a_missing_extra_names_the_extra(tmp_path: Path) -> None:
 
 
 def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
-    answer = tollgate("manifest", "validate", "absent.yaml", cwd=tmp_path, TOLLGATE_DEBUG="1")
+    (tmp_path / "empty.yaml").touch()
+    answer = tollgate("manifest", "validate", "empty.yaml", cwd=tmp_path, TOLLGATE_DEBUG="1")
     assert "Traceback" in answer.stderr
 
 
@@ -164,6 +166,34 @@ def test_show_is_the_whole_manifest_and_loads_as_the_same_one(manifest: Path) ->
     assert as_json["digest"] == loaded.digest
     assert as_json["manifest"]["reproducibility"]["seed"] == 7
     assert as_json["manifest"]["precision"] == "bf16"
+
+
+OVER = ("--overlay", "over.yaml", "--set", "seed=3", "--max-steps", "9")
+
+
+def test_show_and_validate_tell_what_would_run_with_overlay_environment_and_options(manifest: Path) -> None:
+    (manifest.parent / "over.yaml").write_text("hyperparameters: {max_steps: 5, learning_rate: 1e-3}\n")
+    environment = {"TOLLGATE_SET_hyperparameters__learning_rate": "1e-4"}
+    wishes = Wishes(manifest.parent / "over.yaml", ("seed=3",), max_steps=9)
+    found = effective(manifest, wishes, environment)
+    answer = tollgate("manifest", "show", manifest.name, *OVER, "-o", "json", cwd=manifest.parent, **environment)
+    shown = json.loads(answer.stdout)
+    asked = shown["manifest"]["hyperparameters"]
+    assert (asked["max_steps"], asked["learning_rate"], shown["manifest"]["reproducibility"]["seed"]) == (9, 1e-4, 3)
+    assert shown["digest"] == found.loaded.digest != load_file(manifest).digest
+    changed = [(change["field"], change["origin"]) for change in shown["changes"]]
+    assert ("hyperparameters.max_steps", "--max-steps 9") in changed
+    assert ("hyperparameters.learning_rate", "environment TOLLGATE_SET_hyperparameters__learning_rate") in changed
+    text = tollgate("manifest", "show", manifest.name, *OVER, cwd=manifest.parent, **environment).stdout
+    assert "# changed: seed: absent -> 3 (--set seed=3)" in text
+    assert load_bytes(text.encode(), "shown").manifest == found.loaded.manifest
+    valid = tollgate("manifest", "validate", manifest.name, *OVER, cwd=manifest.parent, **environment)
+    assert found.loaded.digest in valid.stdout
+    refused = tollgate(
+        "manifest", "validate", manifest.name, "--set", "hyperparameters.max_steps=0", cwd=manifest.parent
+    )
+    assert refused.returncode == 64
+    assert "hyperparameters.max_steps" in refused.stderr
 
 
 def test_init_writes_an_example_that_is_valid_and_overwrites_nothing(tmp_path: Path) -> None:

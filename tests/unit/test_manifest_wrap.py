@@ -29,6 +29,13 @@ def manifest(tmp_path: Path) -> Path:
     return path
 
 
+def test_the_run_holds_what_stands_over_the_file(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLLGATE_SET_seed", "5")
+    object_ = yaml.safe_load(wrapped(str(manifest), *CLAIMS, "--max-cost", "5", "--set", "hyperparameters.max_steps=7"))
+    held = object_["spec"]["manifest"]
+    assert (held["seed"], held["hyperparameters"]["max_steps"]) == (5, 7)
+
+
 def wrapped(*arguments: str) -> str:
     answer = CliRunner().invoke(wrap, arguments, catch_exceptions=True)
     if answer.exception is not None and not isinstance(answer.exception, SystemExit):

@@ -10,9 +10,9 @@ import pytest
 
 from tollgate.manifest.errors import ManifestError
 from tollgate.manifest.loader import load_bytes
+from tollgate_cli.wishes import Wishes, effective
 from tollgate_trainer.laptop.preparation import LaptopError
 from tollgate_trainer.laptop.starting_point import find, take
-from tollgate_trainer.laptop.wishes import Wishes, effective
 from tollgate_trainer.lifecycle.checkpoints import Checkpoints, Identity, committed
 
 OURS, OTHER, DATA = "sha256:" + "a" * 64, "sha256:" + "b" * 64, "sha256:" + "d" * 64

@@ -17,6 +17,9 @@ from rich.console import Console
 from tollgate.api.quantities import format_usd
 from tollgate.contract import Env, Files, LastWords, Outcome, Role
 from tollgate.gates.verdict import strictest_confidence
+from tollgate_cli.helping import ending
+from tollgate_cli.options import overriding_a_run
+from tollgate_cli.wishes import Effective, Wishes, effective
 from tollgate_trainer import durable, stopwatch
 from tollgate_trainer.evaluate import SETTINGS
 from tollgate_trainer.laptop import allowance as allowances
@@ -26,19 +29,23 @@ from tollgate_trainer.laptop.conduct import Conductor
 from tollgate_trainer.laptop.follow import TRAINING, Bar, Display, Lines
 from tollgate_trainer.laptop.judgement import Policy
 from tollgate_trainer.laptop.preparation import LaptopError, Workplace
-from tollgate_trainer.laptop.wishes import Effective, Wishes, effective, keep
+from tollgate_trainer.laptop.recording import keep
 
 GATE_FAILED, GATE_INCONCLUSIVE = 1, 3  # 2 is what a shell's user gets for a mistyped option
 
 
 @click.command(
-    epilog="Ctrl-C stops after the step under way and saves a checkpoint; the same command goes on from there. "
-    "What stands over FILE, the later wins: --overlay, then TOLLGATE_SET_hyperparameters__learning_rate=1e-4 in the "
-    "environment, then --set and the flags. Try it first: tollgate run manifest.yaml --quick-test. "
-    "Exit codes: 0 trained to the end, 75 stopped, 64 something to mend, 70 failed."
+    epilog=ending(
+        "tollgate run manifest.yaml --quick-test",
+        "tollgate run manifest.yaml --usd-per-hour 2.50 --max-cost 10",
+        then="Ctrl-C stops after the step under way and saves a checkpoint; the same command goes on from there. "
+        "What stands over MANIFEST, the later wins: --overlay, then TOLLGATE_SET_hyperparameters__learning_rate=1e-4 "
+        "in the environment, then --set and the flags. Exit codes: 0 trained to the end, 2 wrong usage, 64 something "
+        "to mend, 70 failed, 75 stopped.",
+    )
 )
 @options.of_a_run
-@options.overriding
+@overriding_a_run
 @click.option(
     "--max-runtime", metavar="DURATION", help="Stop before the run has taken longer, such as 90m, over all attempts."
 )
@@ -74,9 +81,9 @@ def run(
     evaluate: bool | None,
     form: str,
 ) -> int:
-    """Train the manifest in FILE on this machine, evaluate the model, and judge it.
+    """Train on this machine, evaluate the model, and judge it.
 
-    FILE is a manifest or a TrainingRun, YAML or JSON: the same document that runs on a cluster.
+    MANIFEST is a file in YAML or JSON, also one with a TrainingRun: the same document that runs on a cluster.
     """
     found = effective(file, wishes, os.environ)
     loaded = found.loaded
@@ -120,12 +127,16 @@ def run(
 
 
 @click.command(
-    epilog="Another suite: tollgate evaluate runs/my-model --suite safety --settings evaluation.yaml. Any folder: "
-    "tollgate evaluate models/small --suite toxicity --prompts prompts.jsonl --settings evaluation.yaml. "
-    "Exit codes: 0 measured, 64 something to mend, 70 failed; tollgate gate has codes for verdicts."
+    epilog=ending(
+        "tollgate evaluate runs/my-model",
+        "tollgate evaluate runs/my-model --suite safety --settings evaluation.yaml",
+        "tollgate evaluate models/small --suite toxicity --prompts prompts.jsonl --settings evaluation.yaml",
+        then="Exit codes: 0 measured, 2 wrong usage, 64 something to mend, 70 failed; tollgate gate has codes for "
+        "verdicts.",
+    )
 )
 @options.of_a_run_or_folder
-@options.overriding
+@overriding_a_run
 @options.evaluation
 @options.POLICY
 @options.JSON
@@ -146,9 +157,9 @@ def evaluate(
 ) -> int:
     """Measure a finished model again, and judge it.
 
-    FILE is the manifest of its run, or the run's output folder; the evaluation replaces the one before. A run with
-    --set, --overlay and the like was another manifest: give the same here, or name the folder. FILE can also be any
-    folder with a saved model: it is measured on prompt sets, and as nobody knows its data, no gate judges it.
+    Name the manifest of its run, or the run's output folder; the evaluation replaces the one before. A run with --set,
+    --overlay and the like was another manifest: give the same here, or name the folder. FOLDER can also be any folder
+    with a saved model: it is measured on prompt sets, and as nobody knows its data, no gate judges it.
     """
     asked = subject.Settings(suites, prompts, settings_file)
     wanted = judgement.read_policy(policy) if policy is not None else None
@@ -190,18 +201,21 @@ def evaluate(
 
 
 @click.command(
-    epilog="tollgate gate runs/my-model --policy examples/policies/standard.yaml --stage staging. Exit codes: 0 all "
-    "stages passed, 1 one failed, 3 none failed but one is inconclusive, 64 something to mend."
+    epilog=ending(
+        "tollgate gate runs/my-model --policy examples/policies/standard.yaml --stage staging",
+        then="Exit codes: 0 all stages passed, 1 one failed, 2 wrong usage, 3 none failed but one is inconclusive, 64 "
+        "something to mend.",
+    )
 )
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", type=options.EXISTING)
 @click.option("--policy", type=options.FILE, required=True, help="The PromotionPolicy.")
 @click.option("--stage", "stages", multiple=True, metavar="NAME", help="Only this stage decides.  [default: all]")
 @click.option("--baseline", type=options.EXISTING, help="Output folder of the run that maxRegression compares with.")
 @options.JSON
 def gate(folder: Path, policy: Path, stages: tuple[str, ...], baseline: Path | None, form: str) -> int:
-    """Judge the evaluation in the output FOLDER of a run by a promotion policy.
+    """Judge an evaluation by a promotion policy.
 
-    The same function judges on a cluster.
+    FOLDER is a run's output folder. The same function judges on a cluster.
     """
     wanted = judgement.read_policy(policy)
     known = [stage.name for stage in wanted.spec.stages]

@@ -13,6 +13,8 @@ import click
 
 from tollgate.contract import ExitCode
 from tollgate.manifest.sections import Dataset
+from tollgate_cli.options import Named, form, overriding
+from tollgate_cli.wishes import Wishes
 from tollgate_trainer.data.document import Document
 from tollgate_trainer.dataset import measure
 from tollgate_trainer.dataset.measure import Measure
@@ -21,11 +23,19 @@ from tollgate_trainer.refusal import Refused
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-FILE = click.argument("file", metavar="MANIFEST|DATA", type=click.Path(path_type=Path))
-JSON = click.option("-o", "form", type=click.Choice(["text", "json"]), default="text", help="How to answer.")
+FILE = click.argument(
+    "file",
+    metavar="MANIFEST|DATA",
+    type=Named("Name a manifest, a data file or a folder of data files.", folders=True),
+)
+JSON = form("text", "json")
 FORMATS: tuple[str, ...] = get_args(Dataset.model_fields["format"].annotation)
 FORMAT = click.option(
-    "--format", "format", type=click.Choice(FORMATS), help="Of a data file.  [default: by what it holds]"
+    "--format",
+    "format",
+    type=click.Choice(FORMATS),
+    metavar="FORMAT",
+    help=f"Of a data file: {', '.join(FORMATS)}.  [default: by what it holds]",
 )
 TEXT_FIELD = click.option("--text-field", metavar="NAME", help="Where a data file's text stands.  [default: text]")
 LABEL_FIELD = click.option("--label-field", metavar="NAME", help="Where a data file's label stands.  [default: label]")
@@ -61,13 +71,14 @@ def reading(command: Callable[..., Any]) -> Callable[..., Any]:
         label_field: str | None,
         group_field: str | None,
         dataset_root: Path | None,
+        wishes: Wishes,
         **options: Any,
     ) -> Any:
         names = {"format": format, "text_field": text_field, "label_field": label_field, "group_field": group_field}
         with in_words():
-            return command(given(file, names, dataset_root), **options)
+            return command(given(file, names, dataset_root, wishes), **options)
 
-    wrapped: Callable[..., Any] = read
+    wrapped: Callable[..., Any] = overriding(read)
     for option in (ROOT, GROUP_FIELD, LABEL_FIELD, TEXT_FIELD, FORMAT, FILE):
         wrapped = option(wrapped)
     return wrapped

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tollgate.manifest import paths
-from tollgate.manifest.loader import load_document, load_file
+from tollgate.manifest.loader import load_document
 from tollgate.manifest.sections import Dataset
 from tollgate.manifest.training_manifest import TrainingManifest
+from tollgate_cli.wishes import Wishes, effective
 from tollgate_trainer.data import load_documents
 from tollgate_trainer.data.document import Document
 from tollgate_trainer.data.documents import SUFFIXES, Form, files_of
@@ -20,6 +22,7 @@ from tollgate_trainer.data.records import records
 from tollgate_trainer.dataset import shapes
 from tollgate_trainer.refusal import DatasetRefused
 
+NOTHING = Wishes()
 TRAIN, VALIDATION = "train", "validation"
 DATA = "data"
 
@@ -54,12 +57,12 @@ class Part:
     documents: tuple[Document, ...]
 
 
-def given(file: Path, dataset: Mapping[str, Any], dataset_root: Path | None = None) -> Given:
+def given(file: Path, dataset: Mapping[str, Any], dataset_root: Path | None = None, wishes: Wishes = NOTHING) -> Given:
     """Find out whether `file` is a manifest or data, and load the manifest.
 
     Args: file: a manifest (or TrainingRun), a data file or a folder of them; dataset: fields of the manifest's
     `dataset` that the command line sets, None for not given; dataset_root: where a manifest's data lies when it is not
-    beside it.
+    beside it; wishes: what stands over a manifest.
     Raises: ManifestError; DatasetRefused when the file does not exist or a field is given twice.
     """
     if not file.exists():
@@ -72,8 +75,10 @@ def given(file: Path, dataset: Mapping[str, Any], dataset_root: Path | None = No
                 f"{names} cannot be combined with a manifest, which says it in `dataset`; change {file} or name the "
                 "data file instead"
             )
-        loaded = load_file(file)
+        loaded = effective(file, wishes, os.environ).loaded
         return Given(str(file), loaded.manifest, (dataset_root or file.parent).resolve(), own=True)
+    if wishes != NOTHING:
+        raise DatasetRefused(f"--set and --overlay go with a manifest, and {file} is data; leave them out")
     fields.setdefault("format", guessed_format(file, fields))
     return around(file.resolve(), str(file), fields)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tollgate.contract import Files
 from tollgate.manifest.loader import LoadedManifest
+from tollgate_cli.wishes import QUICK_PREFIX
 from tollgate_trainer import durable
 from tollgate_trainer.laptop.preparation import LOCK, LaptopError
-from tollgate_trainer.laptop.wishes import QUICK_PREFIX
 from tollgate_trainer.lifecycle.checkpoints import Commit, Found, committed, newest_valid
 from tollgate_trainer.lifecycle.output import MOVED
 from tollgate_trainer.models.digest import mismatch

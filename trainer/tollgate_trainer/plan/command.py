@@ -21,20 +21,26 @@ from tollgate.planning import devices, document
 from tollgate.planning.choose import Choice, Facts, choose
 from tollgate.planning.devices import DEVICES, Device
 from tollgate.planning.document import Belongs
+from tollgate_cli.helping import ending
+from tollgate_cli.options import ARGUMENT, overriding_a_run
+from tollgate_cli.wishes import Wishes, effective
 from tollgate_trainer import durable
 from tollgate_trainer.laptop import options
 from tollgate_trainer.laptop.preparation import LaptopError
-from tollgate_trainer.laptop.wishes import Wishes, effective
 from tollgate_trainer.plan import hardware, showing
 from tollgate_trainer.plan.gathering import Gathered, parse
 
 
 @click.command(
-    epilog="Example: tollgate plan manifest.yaml --gpu H100 --gpus-per-node 8 --usd-per-hour 24 --window 6h. "
-    "Exit codes: 0 it fits or nobody can tell, 1 it does not fit, 64 something to mend (all of it is told at once)."
+    epilog=ending(
+        "tollgate plan manifest.yaml",
+        "tollgate plan manifest.yaml --gpu H100 --gpus-per-node 8 --usd-per-hour 24 --window 6h",
+        then="Exit codes: 0 it fits or nobody can tell, 1 it does not fit, 2 wrong usage, 64 something to mend (all of "
+        "it is told at once).",
+    )
 )
-@click.argument("file", type=options.FILE)
-@options.overriding
+@ARGUMENT
+@overriding_a_run
 @click.option(
     "--gpu",
     type=click.Choice([*DEVICES, "none"], case_sensitive=False),
@@ -45,7 +51,9 @@ from tollgate_trainer.plan.gathering import Gathered, parse
 @click.option("--usd-per-hour", metavar="USD", help="What one node costs an hour.")
 @click.option("--window", metavar="DURATION", help="How long the run may take, such as 6h.")
 @click.option("--max-cost", metavar="USD", help="What it may cost.  [default: resources.max_budget_usd]")
-@click.option("--dataset-root", type=options.FOLDER, help="What dataset.path is relative to.  [default: FILE's folder]")
+@click.option(
+    "--dataset-root", type=options.FOLDER, help="What dataset.path is relative to.  [default: MANIFEST's folder]"
+)
 @click.option("--output", type=options.FOLDER, help="Where plan.json is put.  [default: it is only shown]")
 @options.JSON
 def plan(
@@ -61,10 +69,10 @@ def plan(
     output: Path | None,
     form: str,
 ) -> int:
-    """Say what the run in FILE will need: numbers, memory, time and money.
+    """Say what a run will need: numbers, memory, time and money.
 
-    With `optimization_priority` in FILE the batch, length and so on are chosen here, and the training takes the same
-    ones; a number in FILE always wins. Times are assumptions until steps are measured, and are called so.
+    With `optimization_priority` in MANIFEST the batch, length and so on are chosen here, and the training takes the
+    same ones; a number in MANIFEST always wins. Times are assumptions until steps are measured, and are called so.
     """
     loaded = effective(file, wishes, os.environ).loaded
     device = DEVICES[gpu.upper()] if gpu is not None and gpu != "none" else None

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tollgate.contract import Files
 from tollgate.manifest.loader import LoadedManifest, load_overridden
 from tollgate.manifest.overrides import Change, Override, from_environment, setting
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.manifest.writing import to_yaml
-from tollgate_trainer import durable
 
 QUICK_STEPS = 4
 QUICK_EVERY = 2
@@ -105,10 +103,3 @@ def quick_test(manifest: TrainingManifest) -> list[Override]:
     if (uri := manifest.checkpoint.uri) is not None:
         found.append(Override(("checkpoint", "uri"), f"{uri.rstrip('/')}/{QUICK_PREFIX}", "--quick-test"))
     return found
-
-
-def keep(output: Path, attempt: int, found: Effective) -> Path:
-    """Write the effective manifest beside the attempt's outcome; answers the file."""
-    path = output / Files.OUTCOMES / f"attempt-{attempt}" / "manifest.yaml"
-    durable.write(path, found.record().encode())
-    return path
