@@ -36,6 +36,7 @@ class Zero:
     """zero1, zero2 or zero3 in one process."""
 
     reshards = False
+    first_can_load = False
 
     def __init__(self, manifest: TrainingManifest, strategy: Strategy, attempt: Attempt, device: torch.device) -> None:
         """Prepare the process for DeepSpeed; its process group exists. Raises: ManifestRefused without DeepSpeed."""
@@ -113,7 +114,7 @@ class Zero:
             more["optim"] = "adamw_torch"  # the fused one wants its states on the GPU
         return more
 
-    def shard(self, model: Any, precision: str) -> Any:
+    def shard(self, model: Any, precision: str, from_first: bool = False) -> Any:
         """As it is: DeepSpeed shards when the engine is made."""
         return model
 

@@ -27,6 +27,7 @@ from torch.distributed.tensor import DTensor
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.parallelism import Strategy
 from tollgate_trainer.lifecycle.attempt import Attempt
+from tollgate_trainer.lifecycle.spreading import spread
 
 if TYPE_CHECKING:
     from tollgate_trainer.lifecycle.batching import Batching
@@ -48,6 +49,7 @@ class FullyShard:
         self.attempt = attempt
         self.device = device
         self.offload = manifest.parallelism_options.offload == "cpu"
+        self.first_can_load = not self.offload  # weights in host memory have no fast way from one process to another
         # Frozen weights of an adapter's base are in no checkpoint: they never change and the base has a digest.
         self.options = StateDictOptions(ignore_frozen_params=manifest.adapter.type != "none", strict=False)
 
@@ -56,14 +58,14 @@ class FullyShard:
         return {"strategy": self.strategy, "offload": "cpu" if self.offload else "none"}
 
     def loading(self, from_files: bool) -> AbstractContextManager[object]:
-        """Nothing special: each process makes the whole model on the host and keeps its shards."""
+        """Nothing special."""
         return nullcontext()
 
     def arguments(self, batching: Batching, precision: str) -> dict[str, Any]:
         """None."""
         return {}
 
-    def shard(self, model: Any, precision: str) -> Any:
+    def shard(self, model: Any, precision: str, from_first: bool = False) -> Any:
         """Shard each of the model's indivisible blocks and then what is left, in place."""
         mesh = init_device_mesh(self.device.type, (self.attempt.world,))
         policy = (
@@ -74,8 +76,15 @@ class FullyShard:
         offload: OffloadPolicy = (
             CPUOffloadPolicy(pin_memory=self.device.type == "cuda") if self.offload else OffloadPolicy()
         )
-        for block in [*blocks(model), model]:
-            fully_shard(block, mesh=mesh, mp_policy=policy, offload_policy=offload)
+
+        def cut(whole: Any) -> None:
+            for block in [*blocks(whole), whole]:
+                fully_shard(block, mesh=mesh, mp_policy=policy, offload_policy=offload)
+
+        if from_first:
+            spread(model, self.device, self.attempt.leads, cut)
+        else:
+            cut(model)
         model._is_fsdp_managed_module = True
         return model
 

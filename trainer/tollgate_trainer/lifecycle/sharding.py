@@ -35,6 +35,9 @@ class Sharding(Protocol):
     reshards: bool
     """Whether a checkpoint can be gone on from with another number of processes."""
 
+    first_can_load: bool
+    """Whether only the first process has to load a saved model: the others get their shards from it."""
+
     def facts(self) -> dict[str, Any]:
         """What has to be the same for the same numbers, for the topology."""
         ...
@@ -47,8 +50,11 @@ class Sharding(Protocol):
         """What the training library has to be told besides."""
         ...
 
-    def shard(self, model: Any, precision: str) -> Any:
-        """The model as it is handed to the training library."""
+    def shard(self, model: Any, precision: str, from_first: bool = False) -> Any:
+        """The model as it is handed to the training library.
+
+        Args: from_first: only the first process's model has weights; see `first_can_load`.
+        """
         ...
 
     def check(self, loop: TrainingLoop) -> None:
@@ -85,6 +91,7 @@ class Replicated:
 
     collective_forward = False
     reshards = True
+    first_can_load = False
 
     def __init__(self, strategy: Strategy) -> None:
         self.strategy = strategy
@@ -101,7 +108,7 @@ class Replicated:
         """None."""
         return {}
 
-    def shard(self, model: Any, precision: str) -> Any:
+    def shard(self, model: Any, precision: str, from_first: bool = False) -> Any:
         """As it is."""
         return model
 

@@ -52,6 +52,23 @@ def load_base(
     return model
 
 
+def empty_base(source: Source, dtype: torch.dtype) -> PreTrainedModel:
+    """The same causal language model without memory for its weights. Raises: ModelRefused."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    make: Any = AutoModelForCausalLM.from_config
+    try:
+        config = AutoConfig.from_pretrained(
+            source.name, revision=source.revision or "main", local_files_only=source.offline, trust_remote_code=False
+        )
+        with torch.device("meta"):
+            model: PreTrainedModel = make(config, dtype=dtype)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ModelRefused(f"no model could be made from {source.name}: {error}", "model.base") from error
+    return model
+
+
 def base_digest(source: Source, model: PreTrainedModel) -> str:
     """What an adapter was trained on: the files of a folder, the commit of a hub's model, or weights from a seed.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate_trainer.models.adapted import with_adapter
-from tollgate_trainer.models.base import base_digest, load_base, resolved
+from tollgate_trainer.models.base import base_digest, empty_base, load_base, resolved
 from tollgate_trainer.models.heads import Head
 from tollgate_trainer.models.source import Source, model_source
 from tollgate_trainer.refusal import ManifestRefused, ModelRefused
@@ -67,10 +67,12 @@ def build(
     tokenizer: PreTrainedTokenizerBase,
     device: torch.device,
     head: Head | None = None,
+    empty: bool = False,
 ) -> Built:
     """Make or load the model, seeded by `reproducibility.seed`, on the CPU; every process makes the same one.
 
-    Args: head: of the task, None for a causal language model.
+    Args: head: of the task, None for a causal language model; empty: a saved causal model without its weights, which
+    come from another process.
     Raises: ModelRefused, ManifestRefused.
     """
     import torch
@@ -84,8 +86,11 @@ def build(
         # Frozen weights need no fp32 master copy; trained ones do.
         halved = precision == "bf16" and manifest.adapter.type != "none" and device.type == "cuda"
         dtype = torch.bfloat16 if halved else torch.float32
-        auto = None if head is None else head.loader(source, int(tokenizer.pad_token_id))
-        model = load_base(source, dtype, manifest.model.quantization, device, auto)
+        if empty:
+            model = empty_base(source, dtype)
+        else:
+            auto = None if head is None else head.loader(source, int(tokenizer.pad_token_id))
+            model = load_base(source, dtype, manifest.model.quantization, device, auto)
         source = resolved(source)
     embeddings: Any = model.get_input_embeddings()
     rows = int(whole_shape(embeddings.weight)[0])
@@ -99,7 +104,8 @@ def build(
     if manifest.adapter.type != "none":
         digest = base_digest(source, model)
         if head is None:
-            model = with_adapter(model, manifest.adapter)
+            with torch.device("meta" if empty else "cpu"):
+                model = with_adapter(model, manifest.adapter)
         else:
             model = with_adapter(model, manifest.adapter, tuple(head.modules(model)), head.peft_task)
             head.train_in_full_precision(model)
