@@ -7,7 +7,6 @@ ever.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import BaseModel
 
 from tollgate.api import compute_profile, promotion_policy, training_run
 from tollgate.contract import GROUP, MAX_NAME, VERSION
+from tollgate.generated import Generated
 from tollgate.structural import Rule, Schema, Where, at, structural
 
 HEADER = "# Written by `python -m tollgate.crd --write` from core/tollgate/api; do not edit.\n"
@@ -297,40 +297,11 @@ def files() -> dict[str, str]:
     }
 
 
-def stale(folder: Path) -> list[str]:
-    """Names of the files that are missing, differ from the models, or belong to no kind."""
-    wanted = files()
-    found = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.yaml")} if folder.is_dir() else {}
-    return sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Write the definitions, or check them: 0 in sync, 1 not."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tollgate.crd", description="Custom resource definitions from the models."
-    )
-    mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--write", action="store_true", help="write the files")
-    mode.add_argument("--check", action="store_true", help="fail when a file is not what the models say")
-    parser.add_argument("--to", type=Path, default=Path("crds"), metavar="FOLDER", help="where the files are (crds)")
-    options = parser.parse_args(arguments)
-    names = stale(options.to)
-    if options.check:
-        for name in names:
-            print(
-                f"{options.to / name} is not what the models say; run `python -m tollgate.crd --write`", file=sys.stderr
-            )
-        return 1 if names else 0
-    wanted = files()
-    options.to.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        if name in wanted:
-            (options.to / name).write_text(wanted[name], encoding="utf-8")
-        else:
-            (options.to / name).unlink()
-    print(f"{options.to}: {', '.join(names) or 'nothing to do'}")
-    return 0
-
+DEFINITIONS = Generated(
+    "tollgate.crd", "Custom resource definitions from the models.", Path("crds"), files, alone="*.yaml"
+)
+stale = DEFINITIONS.stale
+main = DEFINITIONS.main
 
 if __name__ == "__main__":
     sys.exit(main())

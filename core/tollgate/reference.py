@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from tollgate.contract import API_VERSION, MAX_MANIFEST_BYTES
 from tollgate.crd import KINDS, Kind, schema_of
+from tollgate.generated import Generated
 from tollgate.manifest.support import NOT_YET
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.manifest.validation import fields, section_of
@@ -226,36 +226,9 @@ def files() -> dict[str, str]:
     return {"manifest.md": manifest_page(), "resources.md": resources_page()}
 
 
-def stale(folder: Path) -> list[str]:
-    """Names of the pages that are missing or differ from the models."""
-    return [
-        name
-        for name, text in files().items()
-        if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text
-    ]
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Write the pages, or check them: 0 in sync, 1 not."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tollgate.reference", description="Reference pages from the models."
-    )
-    mode = parser.add_mutually_exclusive_group(required=True)
-    mode.add_argument("--write", action="store_true", help="write the pages")
-    mode.add_argument("--check", action="store_true", help="fail when a page is not what the models say")
-    parser.add_argument("--to", type=Path, default=Path("docs/reference"), metavar="FOLDER", help="where the pages are")
-    options = parser.parse_args(arguments)
-    names = stale(options.to)
-    if options.check:
-        for name in names:
-            print(f"{options.to / name} is stale; run `python -m tollgate.reference --write`", file=sys.stderr)
-        return 1 if names else 0
-    options.to.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (options.to / name).write_text(files()[name], encoding="utf-8")
-    print(f"{options.to}: {', '.join(names) or 'nothing to do'}")
-    return 0
-
+PAGES = Generated("tollgate.reference", "Reference pages from the models.", Path("docs/reference"), files)
+stale = PAGES.stale
+main = PAGES.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -112,9 +113,13 @@ class StateFolder:
             shutil.rmtree(node / "cni", ignore_errors=True)
 
     def remove(self) -> None:
-        """Remove everything."""
-        if self.root.exists():
-            shutil.rmtree(self.root)
+        """Remove everything; a server that ends removes files of its own meanwhile.
+
+        Raises: OSError for what stays, such as a mount.
+        """
+        while self.root.exists():
+            with contextlib.suppress(FileNotFoundError):  # it vanished under our hands; the next round finds the rest
+                shutil.rmtree(self.root)
 
 
 def _settings(kind: type[NodeShape] | type[LoopbackShape], values: dict[str, Any]) -> Shape:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,3 +82,34 @@ def test_a_record_of_another_version_is_refused_with_the_way_out(tmp_path: Path)
     (tmp_path / "cluster.json").write_text('{"shape": "cloud"}')
     with pytest.raises(LocalError, match="Take that cluster down with the version that started it"):
         StateFolder(tmp_path).read_record()
+
+
+def test_a_state_folder_goes_also_when_its_files_vanish_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = StateFolder(tmp_path / "state")
+    folder.make()
+    for name in ("a.sock", "b.pid", "c.log"):
+        (folder.run / name).touch()
+    unlink = os.unlink
+
+    def racing(path: str, **options: Any) -> None:
+        unlink(path, **options)
+        unlink(path, **options)  # ours comes after the server's own
+
+    monkeypatch.setattr(os, "unlink", racing)
+    folder.remove()
+    assert not folder.root.exists()
+    folder.remove()
+
+
+def test_a_state_folder_that_cannot_go_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = StateFolder(tmp_path / "state")
+    folder.make()
+
+    def mounted(path: str, **options: Any) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
+
+    monkeypatch.setattr(os, "rmdir", mounted)
+    with pytest.raises(OSError, match="busy"):
+        folder.remove()
