@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -72,6 +72,27 @@ def repeated(part: str, documents: Sequence[Document]) -> Iterator[Finding]:
             "Remove them unless the weight is meant.",
             found.normalised,
             (f"{len(found.worst):,} times: {', '.join(found.worst[:4])}",),
+        )
+
+
+# What UTF-8 becomes when it is read as Windows-1252 or Latin-1: quotes and dashes, accented letters, emoji; and U+FFFD.
+_WRONG = re.compile("\u00e2(?:\u20ac|\u0080)|\u00c3[\u0080-\u00bf]|\u00f0\u0178|\ufffd")
+
+
+def miscoded(part: str, documents: Sequence[Document]) -> Iterator[Finding]:
+    """Texts that were decoded wrongly before they came here."""
+    found = [(document.origin, match) for document in documents if (match := _WRONG.search(document.text))]
+    if found:
+        yield Finding(
+            Severity.WARNING,
+            "characters",
+            f"{part}: {len(found):,} of {len(documents):,} documents were once read with a wrong encoding",
+            "Export them again as UTF-8; the model would learn to write them.",
+            len(found),
+            tuple(
+                f"{origin}: {short(match.string[max(match.start() - 10, 0) : match.end() + 20])}"
+                for origin, match in found[:EXAMPLES]
+            ),
         )
 
 
@@ -202,6 +223,7 @@ def labels(parts: Sequence[tuple[str, Sequence[Document]]], least: int) -> Itera
         yield Finding(
             Severity.ERROR, "labels", f"{name}: there is only one label, {next(iter(counts))!r}", "Add the others."
         )
+    yield from _spellings(name, counts)
     if few := sorted((count, label) for label, count in counts.items() if count < least):
         yield Finding(
             Severity.WARNING,
@@ -233,6 +255,21 @@ def labels(parts: Sequence[tuple[str, Sequence[Document]]], least: int) -> Itera
             "Decide on one.",
             len(torn),
             tuple(", ".join(f"{origin} {label!r}" for label, origin in found.items()) for found in torn[:EXAMPLES]),
+        )
+
+
+def _spellings(name: str, labels: Iterable[str]) -> Iterator[Finding]:
+    by_letters: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(labels):
+        by_letters[label.casefold()].append(label)
+    if alike := [" and ".join(map(repr, found)) for found in by_letters.values() if len(found) > 1]:
+        yield Finding(
+            Severity.WARNING,
+            "labels",
+            f"{name}: labels that differ in upper and lower case alone: {len(alike):,}; each is a class of its own",
+            "Write them alike.",
+            len(alike),
+            tuple(alike[:EXAMPLES]),
         )
 
 

@@ -94,7 +94,7 @@ def _source(path: Path, shown: str, form: Form) -> str:
         return form.format
     if path.suffix == ".txt":
         return TEXT
-    origin, first = next(records(path, shown), (shown, None))
+    origin, first = next(records(path, shown, lambda _: None), (shown, None))
     found = shapes.shape_of(first, form.text) if isinstance(first, dict) else None
     if found is None:
         keys = f"the keys {sorted(map(str, first))} are" if isinstance(first, dict) else "the first record is"
@@ -108,13 +108,20 @@ def _source(path: Path, shown: str, form: Form) -> str:
 def _read(
     path: Path, shown: str, form: Form, source: str, unfit: list[tuple[str, str]]
 ) -> Sequence[tuple[Mapping[str, Any], Document]]:
-    """(record, document); ShareGPT records as chat, those that can't be into `unfit`."""
+    """(record, document); ShareGPT records as chat. What can't be read, or can't be chat, goes into `unfit`."""
+
+    def refuse(error: DatasetRefused) -> None:
+        where, _, why = str(error.args[0]).partition(": ")
+        if where.endswith(no_json := " is not JSON"):
+            where, why = where.removesuffix(no_json), f"not JSON: {why}"
+        unfit.append((where, _UNREADABLE + why))
+
     if source != SHAREGPT:
         read_as = replace(form, format=shapes.READ_AS.get(source, source))
-        return [(row.record, row.document) for row in rows.load(path, shown, read_as).rows]
+        return [(row.record, row.document) for row in rows.load(path, shown, read_as, refuse).rows]
     found: list[tuple[Mapping[str, Any], Document]] = []
     tally = Tally()
-    for origin, record in records(path, shown):
+    for origin, record in records(path, shown, refuse):
         try:
             if not isinstance(record, dict):
                 raise DoesNotFitError(f"expected an object, found {type(record).__name__}")
@@ -122,7 +129,10 @@ def _read(
         except DoesNotFitError as error:
             unfit.append((origin, _UNREADABLE + str(error)))
             continue
-        found += [(chat, document) for document in documents_of(chat, origin, replace(form, format=CHAT), tally)]
+        try:
+            found += [(chat, document) for document in documents_of(chat, origin, replace(form, format=CHAT), tally)]
+        except DatasetRefused as error:
+            refuse(error)
     return found
 
 

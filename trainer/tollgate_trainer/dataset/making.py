@@ -139,19 +139,22 @@ def split(
     )
     _left_out(console, table)
     console.print()
-    show.line(console, "For the manifest:", "dim")
-    click.echo(_manifest_lines(found))
+    home = Path.cwd() if folder.resolve().is_relative_to(Path.cwd()) else folder.resolve()
+    show.line(console, f"For a manifest in {'this folder' if home == Path.cwd() else home}:", "dim")
+    click.echo(manifest_lines(found, home))
     return 0
 
 
-def _manifest_lines(found: dict[str, tuple[Path, int, str, int]]) -> str:
-    path, _, digest, size = found[partition.TRAIN]
-    lines = ["dataset:", f"  path: {path.name}", f"  sha256: {digest}", f"  size_bytes: {size}"]
+def manifest_lines(found: dict[str, tuple[Path, int, str, int]], home: Path) -> str:
+    """Paths as a manifest in the folder `home` has to say them."""
+    said = {name: path.resolve().relative_to(home).as_posix() for name, (path, *_) in found.items()}
+    _, _, digest, size = found[partition.TRAIN]
+    lines = ["dataset:", f"  path: {said[partition.TRAIN]}", f"  sha256: {digest}", f"  size_bytes: {size}"]
     if partition.VALIDATION in found:
-        lines += ["  splits:", f"    validation_path: {found[partition.VALIDATION][0].name}"]
+        lines += ["  splits:", f"    validation_path: {said[partition.VALIDATION]}"]
     for name in (partition.VALIDATION, partition.TEST):
         if name in found:
-            lines.append(f"# {found[name][0].name}: {found[name][2]}, {found[name][3]} bytes")
+            lines.append(f"# {said[name]}: {found[name][2]}, {found[name][3]} bytes")
     return "\n".join(lines)
 
 

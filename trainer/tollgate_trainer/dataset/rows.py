@@ -19,7 +19,7 @@ from typing import Any
 from tollgate_trainer.data.document import Document
 from tollgate_trainer.data.documents import SUFFIXES, Form, Tally
 from tollgate_trainer.data.formats import documents_of
-from tollgate_trainer.data.records import paragraphs, records
+from tollgate_trainer.data.records import Refuse, at_once, paragraphs, records
 from tollgate_trainer.durable import flush_folder
 from tollgate_trainer.refusal import DatasetRefused
 
@@ -45,8 +45,11 @@ class Table:
     left_out: int = 0
 
 
-def load(path: Path, shown: str, form: Form) -> Table:
-    """All rows of one file. Raises: DatasetRefused, also for a folder."""
+def load(path: Path, shown: str, form: Form, refuse: Refuse = at_once) -> Table:
+    """All rows of one file. Raises: DatasetRefused, also for a folder.
+
+    Args: refuse: gets each record that can't be read; when it returns, the others are read.
+    """
     if path.is_dir():
         raise DatasetRefused(f"{shown} is a folder; name one of its files, because the answer is written as one file")
     if not path.is_file():
@@ -61,16 +64,26 @@ def load(path: Path, shown: str, form: Form) -> Table:
     left_out = count = 0
     whole: Mapping[str, Any] | None = None
     is_list = False
-    for origin, record in records(path, shown):
+    for origin, record in records(path, shown, refuse):
         count += 1
         is_list = is_list or (path.suffix == ".json" and origin.endswith("]"))
-        found = [Row(part, document) for part, document in _parts(record, origin, form, tally)]
+        try:
+            found = [Row(part, document) for part, document in _parts(record, origin, form, tally)]
+        except DatasetRefused as error:
+            refuse(error)
+            continue
         left_out += not found
         rows += found
         if path.suffix == ".json" and not is_list and isinstance(record, dict) and "conversations" in record:
             whole = {key: value for key, value in record.items() if key != "conversations"}
     tally.check()
-    return Table(path, _some(tuple(rows), shown), whole if count == 1 else None, is_list, left_out)
+    return Table(
+        path,
+        tuple(rows) if refuse is not at_once else _some(tuple(rows), shown),
+        whole if count == 1 else None,
+        is_list,
+        left_out,
+    )
 
 
 def _some(rows: tuple[Row, ...], shown: str) -> tuple[Row, ...]:

@@ -49,9 +49,10 @@ def validate(
     Raises: DatasetRefused when a file is not there; ModelRefused; ManifestError.
     """
     parts, found = _read(subject, against)
-    checked = ["records", "duplicates"]
+    checked = ["records", "duplicates", "characters"]
     for name, documents in parts:
         found += checks.repeated(name, documents)
+        found += checks.miscoded(name, documents)
         if any(document.messages for document in documents):
             found += checks.turns(name, documents)
     if not parts:
