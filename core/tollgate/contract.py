@@ -335,7 +335,10 @@ def _shortened(metric: dict[str, Any]) -> dict[str, Any]:
     """Numbers to ten digits, which no gate can tell from all seventeen, and half as long; the reason why a metric is
     advisory to its first words.
     """
-    found = {name: float(f"{x:.10g}") if name in ("value", "lower", "upper") else x for name, x in metric.items()}
+    found = dict(metric)
+    for name in ("value", "lower", "upper"):
+        if name in found:
+            found[name] = float(f"{found[name]:.10g}")
     if len(found.get("advisory", "")) > _ADVISORY + 3:
         found["advisory"] = f"{found['advisory'][:_ADVISORY]}..."
     return found

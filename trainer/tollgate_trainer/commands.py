@@ -20,10 +20,19 @@ from tollgate.gates.verdict import strictest_confidence
 from tollgate_cli.helping import ending
 from tollgate_cli.options import overriding_a_run
 from tollgate_cli.wishes import Effective, Wishes, effective
-from tollgate_trainer import durable, stopwatch
+from tollgate_trainer import stopwatch
 from tollgate_trainer.evaluate import SETTINGS
 from tollgate_trainer.laptop import allowance as allowances
-from tollgate_trainer.laptop import judgement, loose, options, preparation, starting_point, subject, summary
+from tollgate_trainer.laptop import (
+    judgement,
+    loose,
+    measured_table,
+    options,
+    preparation,
+    starting_point,
+    subject,
+    summary,
+)
 from tollgate_trainer.laptop.allowance import Allowance
 from tollgate_trainer.laptop.conduct import Conductor
 from tollgate_trainer.laptop.follow import TRAINING, Bar, Display, Lines
@@ -118,12 +127,12 @@ def run(
             ranks = place.scratch / "ranks" if debug else None
             command = preparation.training_command(count, float(limits[Env.GRACE_SECONDS]), ranks)
             code, words = conductor.run(command, place, Role.TRAIN, limits)
-            evaluated, note = None, ""
+            evaluated, note, before = None, "", _seconds_evaluating(place)
             if _trained(words) and asked and not conductor.interrupted:
                 code, evaluated, note = _evaluate(place, allowed, wanted, conductor, display)
         finally:
             display.close()
-        return _end(file, wishes, place, allowed, wanted, code, words, evaluated, note, console, form)
+        return _end(file, wishes, place, allowed, wanted, code, words, evaluated, note, console, form, before)
 
 
 @click.command(
@@ -166,7 +175,7 @@ def evaluate(
     if file.is_dir() and not subject.is_run(file):
         if wanted is not None or baseline is not None:
             raise LaptopError(f"{file} is no output folder of a run, so its model can't be judged or compared")
-        return loose.measure(file, asked, dataset_root, form)
+        return loose.measure(file, asked, dataset_root, form, allowances.price(usd_per_hour))
     if file.is_dir():
         loaded, folder = subject.manifest_of(file), file.absolute()
         dataset_root = dataset_root or subject.dataset_root(folder, loaded)
@@ -192,12 +201,13 @@ def evaluate(
         if baseline is not None:
             more[Env.BASELINE] = str(baseline.absolute())
         console, display = _display(form, allowed)
+        before = _seconds_evaluating(place)
         try:
             code, evaluated, note = _evaluate(place, allowed, wanted, Conductor(display), display, more)
         finally:
             display.close()
         words = LastWords.parse(_text(folder / Files.RESULT))
-        return _end(file, wishes, place, allowed, wanted, code, words, evaluated, note, console, form, baseline)
+        return _end(file, wishes, place, allowed, wanted, code, words, evaluated, note, console, form, before, baseline)
 
 
 @click.command(
@@ -225,7 +235,7 @@ def gate(folder: Path, policy: Path, stages: tuple[str, ...], baseline: Path | N
     if form == "json":
         click.echo(json.dumps([g.model_dump(mode="json", by_alias=True, exclude_none=True) for g in gates], indent=1))
     else:
-        Console().print(summary.verdicts(gates))
+        measured_table.show_verdicts(gates, Console())
     _report(folder)
     verdicts = {gate.verdict for gate in gates}
     return GATE_FAILED if "Failed" in verdicts else GATE_INCONCLUSIVE if "Inconclusive" in verdicts else 0
@@ -317,6 +327,10 @@ def _seconds(place: Workplace) -> float:
     return sum(s.seconds for role in Role for s in _segments(place, role))
 
 
+def _seconds_evaluating(place: Workplace) -> float:
+    return sum(s.seconds for s in _segments(place, Role.EVALUATE))
+
+
 def _end(
     file: Path,
     wishes: Wishes,
@@ -329,16 +343,14 @@ def _end(
     note: str,
     console: Console,
     form: str,
+    before: float,
     baseline: Path | None = None,
 ) -> int:
+    """Judge, write the report, tell; `before`: seconds of all evaluations until this one."""
     gates = judgement.judge(place.output, wanted, baseline) if wanted is not None and _trained(words) else []
     seconds = _seconds(place)
-    path = None
-    if (place.output / Files.EVENTS).exists():
-        if allowed.per_hour is not None:
-            price = {"usdPerHour": format_usd(allowed.per_hour)}
-            durable.write(place.output / "logs" / "price.json", json.dumps(price).encode() + b"\n")
-        path = _report(place.output)
+    priced = allowances.priced(allowed, place.output)
+    path = _report(place.output) if (place.output / Files.EVENTS).exists() else None
     ending = summary.Ending(
         file=file,
         output=place.output,
@@ -347,8 +359,10 @@ def _end(
         words=words,
         evaluation=evaluated,
         gates=gates,
-        spent_micro=allowed.cost(seconds),
+        spent_micro=priced.cost(seconds),
         seconds=seconds,
+        evaluation_seconds=_seconds_evaluating(place) - before if evaluated is not None else None,
+        per_hour=priced.per_hour,
         report=path,
         log=place.log(Role.EVALUATE if evaluated is not None and code else Role.TRAIN),
         note=note,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -149,7 +150,15 @@ def test_a_manifest_becomes_a_judged_model_and_the_same_command_again_finds_it(d
     assert "production" in out
     code, out, err = desk.run("evaluate", "manifest.yaml", "--policy", "policy.yaml", "-o", "json")
     assert code == 0, err
-    assert json.loads(out)["evaluation"]["metrics"] == told["evaluation"]["metrics"]
+    again = json.loads(out)
+    assert again["evaluation"]["metrics"] == told["evaluation"]["metrics"]
+    assert 0 < again["evaluationSeconds"] < again["seconds"]
+    assert "evaluationUSD" not in again, "nobody said what this machine costs"
+    code, out, err = desk.run("evaluate", "runs/tiny", "--usd-per-hour", "36", "--policy", "policy.yaml")
+    assert code == 0, err
+    assert re.search(r"This evaluation took \d+s, \d+\.\d\d USD at 36\.00 USD an hour", out), out
+    assert re.search(r"^  perplexity .* upper <= 400 +Passed$", out, re.MULTILINE), out
+    assert not [line for line in out.splitlines() if "\x1b" in line]
     code, out, _ = desk.run("report", "runs/tiny")
     assert (code, Path(out.strip()).name) == (0, "index.html")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from pathlib import Path
 
 from tollgate.api.quantities import format_usd, parse_duration, parse_usd
 from tollgate.contract import Env, Role
@@ -13,8 +15,11 @@ from tollgate.limits.ledger import Spend
 from tollgate.limits.refusal import Refusal
 from tollgate.limits.stop import Caps, Reservation, grace_for, reserve
 from tollgate.manifest.training_manifest import TrainingManifest
+from tollgate_trainer import durable
 from tollgate_trainer.laptop.preparation import LaptopError
 from tollgate_trainer.stopwatch import Segment
+
+PRICE = "logs/price.json"  # what the machine of the run costs, for the report and for later evaluations
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +38,20 @@ class Allowance:
 
         Raises: LaptopError: an amount or a duration that is none, or a cost limit without a price.
         """
-        price = _parsed("--usd-per-hour", usd_per_hour, parse_usd)
+        per_hour = price(usd_per_hour)
         cost = _parsed("--max-cost", max_cost, parse_usd)
         runtime = _parsed("--max-runtime", max_runtime, parse_duration)
-        if cost is not None and price is None:
+        if cost is not None and per_hour is None:
             raise LaptopError("--max-cost needs a price: say what this machine costs with --usd-per-hour")
         notice, name = "", "--max-cost"
         budget = manifest.resources.max_budget_usd
         if cost is None and budget is not None:
-            if price is None:
+            if per_hour is None:
                 shown = format_usd(budget)
                 notice = f"the manifest's max_budget_usd of {shown} USD is not held: give a price with --usd-per-hour"
             else:
                 cost, name = budget, "--max-cost"  # micro-USD already
-        return cls(Caps(cost, runtime, None, name, "--max-runtime"), price, notice)
+        return cls(Caps(cost, runtime, None, name, "--max-runtime"), per_hour, notice)
 
     def reservation(self, segments: Iterable[Segment], role: Role) -> Reservation:
         """What the next attempt may use. An evaluation may use what money is left; time limits are the training's.
@@ -67,7 +72,7 @@ class Allowance:
 
     def cost(self, seconds: float) -> int | None:
         """Micro-USD of so many seconds, rounded up; None without a price."""
-        return None if self.per_hour is None else math.ceil(Decimal(self.per_hour) * Decimal(seconds) / 3600)
+        return cost(seconds, self.per_hour)
 
     def words(self) -> str:
         """The limits for people; "" when there are none."""
@@ -79,6 +84,32 @@ class Allowance:
         if self.caps.runtime is not None:
             parts.append(f"at most {self.caps.runtime} s")
         return ", ".join(parts)
+
+
+def price(usd_per_hour: str | None) -> int | None:
+    """Micro-USD of an hour as it was typed, None when it was not. Raises: LaptopError."""
+    return _parsed("--usd-per-hour", usd_per_hour, parse_usd)
+
+
+def cost(seconds: float, per_hour: int | None) -> int | None:
+    """Micro-USD of so many seconds, rounded up; None without a price."""
+    return None if per_hour is None else math.ceil(Decimal(per_hour) * Decimal(seconds) / 3600)
+
+
+def priced(allowed: Allowance, output: Path) -> Allowance:
+    """With the price of the machine, which is noted beside the run; where none is given, the one that was noted before.
+
+    The noted price tells what time has cost; it never sets a limit.
+    """
+    note = output / PRICE
+    if allowed.per_hour is not None:
+        if note.parent.is_dir():
+            durable.write(note, json.dumps({"usdPerHour": format_usd(allowed.per_hour)}).encode() + b"\n")
+        return allowed
+    try:
+        return replace(allowed, per_hour=parse_usd(json.loads(note.read_text(encoding="utf-8"))["usdPerHour"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return allowed  # nobody ever said
 
 
 def environment(reservation: Reservation) -> dict[str, str]:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from tollgate.api.quantities import format_cents, format_duration, format_usd
 from tollgate.api.training_run import GateStatus
-from tollgate.contract import Files, LastWords, Metric, Outcome
-
-_COLOURS = {"Passed": "green", "Failed": "red", "Inconclusive": "yellow"}
+from tollgate.contract import Files, LastWords, Outcome
+from tollgate_trainer.laptop.allowance import cost
+from tollgate_trainer.laptop.measured_table import show_metrics, show_verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,8 @@ class Ending:
     """Everything that is told at the end.
 
     exit_code: of the launcher that decided; note: why something was left out; options: what stood over the manifest's
-    file, as it has to be typed again; quick_test: it was one, without a word in the options.
+    file, as it has to be typed again; quick_test: it was one, without a word in the options; seconds: of all attempts
+    and evaluations; evaluation_seconds: of this evaluation alone; per_hour: micro-USD. None is unknown.
     """
 
     file: Path
@@ -42,6 +42,13 @@ class Ending:
     profile: Path | None = None
     options: Sequence[str] = ()
     quick_test: bool = False
+    evaluation_seconds: float | None = None
+    per_hour: int | None = None
+
+    @property
+    def evaluation_micro(self) -> int | None:
+        """Micro-USD of this evaluation, rounded up; None when its time or the price is unknown."""
+        return None if self.evaluation_seconds is None else cost(self.evaluation_seconds, self.per_hour)
 
 
 def document(ending: Ending) -> dict[str, Any]:
@@ -57,6 +64,8 @@ def document(ending: Ending) -> dict[str, Any]:
         else None,
         "evaluationError": evaluated.error.message if evaluated and evaluated.error else None,
         "gates": [g.model_dump(mode="json", by_alias=True, exclude_none=True) for g in ending.gates] or None,
+        "evaluationSeconds": round(ending.evaluation_seconds, 1) if ending.evaluation_seconds is not None else None,
+        "evaluationUSD": format_usd(ending.evaluation_micro) if ending.evaluation_micro is not None else None,
         "seconds": round(ending.seconds, 1),
         "spentUSD": format_usd(ending.spent_micro) if ending.spent_micro is not None else None,
         "report": str(ending.report) if ending.report else None,
@@ -80,19 +89,35 @@ def show(ending: Ending, console: Console) -> None:
             say(f"  {line}")
     evaluated = ending.evaluation
     if evaluated is not None and evaluated.evaluation is not None:
-        console.print(metrics(evaluated.evaluation.metrics))
+        show_metrics(evaluated.evaluation.metrics, console)
     elif evaluated is not None and evaluated.error is not None:
         say(Text(f"The evaluation failed ({evaluated.reason}): {evaluated.error.message}", style="red"))
     if ending.gates:
-        console.print(verdicts(ending.gates))
+        show_verdicts(ending.gates, console)
     say_all(console, _remarks(ending))
-    spent = f", {format_cents(ending.spent_micro)} USD" if ending.spent_micro is not None else ""
-    say(f"Time over all attempts {format_duration(round(ending.seconds))}{spent}")
+    for line in _times(ending):
+        say(line)
     for name, path in _places(ending):
         say(f"  {name:<9} {shorten(path)}")
     say("Next:")
     for command, purpose in _next(ending):
         say(f"  {command}   # {purpose}")
+
+
+def _times(ending: Ending) -> Iterator[str]:
+    price = f" at {format_usd(ending.per_hour)} USD an hour" if ending.per_hour is not None else ""
+    if ending.evaluation_seconds is not None:
+        yield f"This evaluation took {took(ending.evaluation_seconds, ending.evaluation_micro)}{price}"
+    all_told = took(ending.seconds, ending.spent_micro)
+    yield f"Training and evaluations, all attempts: {all_told}" + (price if ending.evaluation_seconds is None else "")
+
+
+def took(seconds: float, micro: int | None) -> str:
+    """`1m12s, 0.07 USD`; less than a cent is told to the millionth, so that it never looks free."""
+    if micro is None:
+        return format_duration(round(seconds))
+    amount = format_cents(micro) if micro >= 10_000 else format_usd(micro)
+    return f"{format_duration(round(seconds))}, {amount} USD"
 
 
 def say_all(console: Console, texts: Iterable[str | Text]) -> None:
@@ -129,41 +154,6 @@ def _headline(ending: Ending) -> Text:
     if words.outcome is Outcome.STOPPED:
         return Text(f"Stopped ({words.reason}){at}", style="bold yellow")
     return Text(f"Failed ({words.reason}){at}", style="bold red")
-
-
-def metrics(found: Sequence[Metric]) -> Table:
-    """One row per metric; one that no gate may rest on says why."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("metric", "value", "lower", "upper", "n"):
-        table.add_column(name, justify="left" if name == "metric" else "right")
-    advisory = any(metric.advisory for metric in found)
-    if advisory:
-        table.add_column("advisory")
-    for metric in found:
-        ends = (f"{x:.4g}" if x is not None else "?" for x in (metric.lower, metric.upper))
-        why = (metric.advisory or "",) if advisory else ()
-        table.add_row(metric.name, f"{metric.value:.4g}", *ends, str(metric.samples), *why)
-    return table
-
-
-def verdicts(gates: Sequence[GateStatus]) -> Table:
-    """One row per check, with what was demanded and why it did not pass."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("stage", "demand", "value", "bound", "n", "verdict", "why"):
-        table.add_column(name, justify="right" if name in ("value", "bound", "n") else "left")
-    for gate in gates:
-        style = _COLOURS.get(gate.verdict, "")
-        own = "" if any(check.verdict != "Passed" for check in gate.checks) else gate.reason or ""
-        table.add_row(Text(gate.stage, style="bold"), "", "", "", "", Text(gate.verdict, style=f"bold {style}"), own)
-        for check in gate.checks:
-            end = "" if check.bound == "point" else f" {check.bound}"
-            numbers = (f"{x:.4g}" if x is not None else "?" for x in (check.value, check.bound_value))
-            samples = str(check.samples) if check.samples is not None else "?"
-            verdict = Text(check.verdict, style=_COLOURS.get(check.verdict, ""))
-            why = check.reason if check.verdict != "Passed" else ""
-            demand = f"{check.metric}{end} {check.op} {check.threshold:g}"
-            table.add_row("", demand, *numbers, samples, verdict, why)
-    return table
 
 
 def _places(ending: Ending) -> list[tuple[str, Path]]:
