@@ -254,7 +254,7 @@ class TrainingRunStatus(Observed):
     observed_generation: int | None = None
     manifest_digest: str | None = None
     phase: Phase | None = None
-    message: str = ""
+    message: str = Field(default="", description="What is happening, since when, and what to do about it, if anything.")
     start_time: Timestamp | None = None
     completion_time: Timestamp | None = None
     attempt: int = 0
@@ -275,4 +275,10 @@ class TrainingRunStatus(Observed):
     )
     evaluation: EvaluationStatus | None = None
     gates: list[GateStatus] = Field(default_factory=list)
-    conditions: list[Condition] = Field(default_factory=list)
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        description="Accepted, PriceKnown, Admitted, Running, WithinBudget, Progressing, Evaluated; of the ends Complete, "
+        "Failed, Stopped; and Finished, which is True at every end, with Succeeded, Failed or the limit (BudgetExceeded, "
+        "RuntimeExceeded) as reason, and False while the run is under way: "
+        "`kubectl wait --for=condition=Finished trainingrun/NAME`.",
+    )

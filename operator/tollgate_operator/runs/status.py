@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from tollgate.api.meta import set_condition
+from tollgate.api.meta import find_condition, set_condition
 from tollgate.api.training_run import ConditionType, Phase, TrainingRunStatus
 from tollgate_operator.runs.situation import Situation
 
@@ -31,11 +31,46 @@ def tell(
     situation: Situation, now: datetime, phase: Phase, message: str, conditions: Sequence[Told] = ()
 ) -> TrainingRunStatus:
     """The status with that phase, message and these conditions."""
-    status = situation.status
+    status = situation.status.model_copy(update={"phase": phase, "message": message})
+    return _set(situation, status, now, (*conditions, finish(status, conditions)))
+
+
+def finish(status: TrainingRunStatus, told: Sequence[Told] = ()) -> Told:
+    """Whether the run is at an end: what scripts wait for, in the same write as the phase that says so.
+
+    True with the sentence that people see once it succeeded, failed or was stopped by a limit; False with the phase as
+    reason while it is under way, also when it goes on after a stop. A person's pause is no end.
+    `told`: conditions that are set with it.
+    """
+    if status.phase in (Phase.SUCCEEDED, Phase.FAILED):
+        return Told(ConditionType.FINISHED, "True", status.phase.value, status.message)
+    if status.phase is Phase.STOPPED:
+        new = next((one.reason for one in told if one.type is ConditionType.STOPPED), None)
+        old = find_condition(status.conditions, ConditionType.STOPPED)
+        reason = new or (old.reason if old else Phase.STOPPED.value)
+        return Told(ConditionType.FINISHED, "True", reason, status.message)
+    return Told(ConditionType.FINISHED, "False", (status.phase or Phase.PENDING).value)
+
+
+def at_end(situation: Situation, now: datetime) -> TrainingRunStatus:
+    """The status of a run that is over: it stands whatever the spec says now.
+
+    So all conditions are of this generation (`kubectl wait` passes over those of an older one), and one that an older
+    operator did not know is added.
+    """
+    status = _set(situation, situation.status, now, [finish(situation.status)])
+    generation = situation.run.generation
+    told = [c.model_copy(update={"observed_generation": generation}) for c in status.conditions]
+    return status.model_copy(update={"conditions": told})
+
+
+def _set(
+    situation: Situation, status: TrainingRunStatus, now: datetime, conditions: Sequence[Told]
+) -> TrainingRunStatus:
     told = status.conditions
     for one in conditions:
         told = set_condition(told, one.type, one.status, one.reason, one.message[:4096], now, situation.run.generation)
-    return status.model_copy(update={"phase": phase, "message": message, "conditions": told})
+    return status.model_copy(update={"conditions": told})
 
 
 def refused(situation: Situation, now: datetime, reason: str, message: str) -> TrainingRunStatus:

@@ -9,6 +9,7 @@ from tollgate.gates.evidence import policy_digest
 from tollgate.limits.ledger import is_closed
 from tollgate_operator.decision import Decision, DeleteJob, EmitEvent
 from tollgate_operator.runs.situation import Situation
+from tollgate_operator.runs.status import at_end
 from tollgate_operator.runs.verdicts import judged
 
 
@@ -22,6 +23,7 @@ def finished(situation: Situation, now: datetime) -> Decision | None:
         if status is not situation.status
         else ()
     )
+    status = at_end(situation.with_status(status), now)
     at = _remove_at(situation)
     if at is None:
         return Decision(status=status, requeue_after=_bound(situation, now), events=events)
