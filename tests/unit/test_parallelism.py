@@ -96,7 +96,6 @@ def test_plain_ddp_has_no_deepspeed_configuration() -> None:
         ),
         ({"parallelism": "zero3", "model": {"base": "b", "quantization": "int8"}}, "model.quantization", "ddp"),
         ({"parallelism": "fsdp2", "model": {"base": "b", "quantization": "nf4"}}, "model.quantization", "ddp"),
-        ({"parallelism": "fsdp2", "adapter": {"type": "moe-lora"}}, "parallelism", "zero3"),
     ],
 )
 def test_what_cant_work_together_is_refused_with_what_to_write(document: dict[str, Any], field: str, fix: str) -> None:
@@ -106,12 +105,8 @@ def test_what_cant_work_together_is_refused_with_what_to_write(document: dict[st
     assert fix in problem.fix
 
 
+@pytest.mark.parametrize("more", [{"parallelism_options": {"offload": "cpu"}}, {"adapter": {"type": "moe-lora"}}])
 @pytest.mark.parametrize("strategy", ["zero1", "zero2", "zero3", "fsdp2"])
-def test_offload_with_shards_is_no_conflict(strategy: str) -> None:
-    document = {
-        "name": "m",
-        "dataset": {"path": "d"},
-        "parallelism": strategy,
-        "parallelism_options": {"offload": "cpu"},
-    }
+def test_offload_and_experts_with_shards_are_no_conflict(strategy: str, more: dict[str, Any]) -> None:
+    document = {"name": "m", "dataset": {"path": "d"}, "parallelism": strategy, **more}
     assert impossible(TrainingManifest.model_validate(document)) == []

@@ -101,13 +101,6 @@ CONFLICTS: tuple[Conflict, ...] = (
         "with zero3 and fsdp2 the model is in shards, so that packing can't be tried on it before it trains",
         "Write `packing: false`, or `parallelism: zero2` when the weights fit on one device.",
     ),
-    Conflict(
-        "parallelism",
-        lambda m: m.parallelism,
-        lambda m: m.parallelism == "fsdp2" and m.adapter.type == "moe-lora",
-        "a mixture of LoRA experts keeps its router outside the layers that fsdp2 shards",
-        "Write `parallelism: zero3` (or ddp, when the base fits on one device), or `adapter.type: lora`.",
-    ),
 )
 
 

@@ -1,4 +1,4 @@
-"""Bit-equal resume, cell by cell: {DDP, ZeRO-2, ZeRO-3} x {full, LoRA, MoE-LoRA}, FSDP2 x {full, LoRA}; two processes.
+"""Bit-equal resume, cell by cell: {DDP, ZeRO-2, ZeRO-3, FSDP2} x {full, LoRA, MoE-LoRA}; two processes.
 
 The protocol: dropout is on; a control and a second uninterrupted run must be equal first, else nothing can be said;
 then a run that was stopped and resumed must have the same loss, as exact hexadecimal, at every step on every rank, and
@@ -57,6 +57,7 @@ CELLS = [
     pytest.param("zero3", MOE, TWICE_IN_ONE_EPOCH, id="zero3-moe-lora"),
     pytest.param("fsdp2", FULL, AT_A_STEP, id="fsdp2-full", marks=full),
     pytest.param("fsdp2", LORA, KILLED_IN_A_SAVE, id="fsdp2-lora", marks=full),
+    pytest.param("fsdp2", MOE, KILLED_IN_A_SAVE, id="fsdp2-moe-lora", marks=full),
     pytest.param("ddp", FULL | STREAMED, TWICE_IN_ONE_EPOCH, id="ddp-full-streaming", marks=full),
     pytest.param("zero2", LORA | PACKED, TWICE_IN_ONE_EPOCH, id="zero2-lora-packing", marks=full),
     pytest.param("zero1", FULL, AT_A_STEP, id="zero1-full", marks=full),
