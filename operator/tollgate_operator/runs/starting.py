@@ -26,6 +26,7 @@ from tollgate_operator.runs.situation import Situation, with_attempt
 from tollgate_operator.runs.status import Told, tell
 from tollgate_operator.runs.stopping import end_job
 from tollgate_operator.runs.terms import Terms, evaluation_of, terms, used_by_others
+from tollgate_operator.runs.waits import moment, queued
 
 _LOOK_AGAIN = 5.0
 
@@ -160,9 +161,11 @@ def still_there(situation: Situation, now: datetime) -> PodFacts | None:
 
 def wait_for(pod: PodFacts, situation: Situation, now: datetime) -> Decision:
     """Nothing is started while that pod lives."""
-    message = f"waits until pod {pod.name} of {pod.run or 'another run'} has ended"
+    whose = f"run {pod.run}" if pod.run else "another run"
+    message = f"waits until pod {pod.name} of {whose} has ended: it may still write into the output folder"
     phase = situation.status.phase or Phase.PENDING
-    return Decision(status=tell(situation, now, phase, message), requeue_after=_LOOK_AGAIN)
+    told = [Told(ConditionType.ADMITTED, "False", "OutputStillWritten", message)]
+    return Decision(status=tell(situation, now, phase, message, told), requeue_after=_LOOK_AGAIN)
 
 
 def agreed_terms(situation: Situation, attempt: Attempt) -> Terms | Refusal:
@@ -183,19 +186,21 @@ def _with_cost(status: TrainingRunStatus, agreed: Terms, now: datetime) -> Train
 
 
 def _started(situation: Situation, agreed: Terms, now: datetime) -> TrainingRunStatus:
-    queue = situation.queue
+    queue, attempt = situation.queue, situation.current
+    waits = queued(situation, attempt, None) if attempt is not None else ""
     admitted = (
         Told(ConditionType.ADMITTED, "True", "NoQueue")
         if queue is None
-        else Told(ConditionType.ADMITTED, "False", "Queued", f"waits in queue {queue}")
+        else Told(ConditionType.ADMITTED, "False", "Queued", waits)
     )
     conditions = [admitted]
     if situation.holds(ConditionType.STOPPED):
         conditions.append(Told(ConditionType.STOPPED, "False", "WentOn"))
     if agreed.role is Role.EVALUATE:
-        return tell(situation, now, Phase.EVALUATING, "the evaluation starts", conditions)
+        return tell(situation, now, Phase.EVALUATING, f"the evaluation starts at {moment(now)}", conditions)
     conditions.append(Told(ConditionType.WITHIN_BUDGET, "True", "Reserved"))
     phase = Phase.PENDING if queue is None else Phase.QUEUED
     again = f"attempt {situation.status.attempt} " if situation.status.attempt > 1 else ""
-    message = f"{again}waits in queue {queue}" if queue else f"{again}waits for nodes"
+    nodes = "a node" if agreed.nodes == 1 else f"{agreed.nodes} nodes"
+    message = f"{again}{waits}" if queue else f"{again}waits since {moment(now)} for {nodes}"
     return tell(situation, now, phase, message, conditions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tollgate.api.quantities import Usd
+from tollgate.api.quantities import Usd, format_duration
 from tollgate.api.training_run import Attempt, AttemptOutcome, Failure, Phase
 from tollgate.contract import FailureClass, StopReason
 from tollgate.limits.stop import limit_reached
@@ -14,6 +14,7 @@ from tollgate_operator.runs.classify import LIMIT_STOPS, failure
 from tollgate_operator.runs.situation import Situation, with_attempt
 from tollgate_operator.runs.status import tell
 from tollgate_operator.runs.terms import caps_in_force, used_by_others
+from tollgate_operator.runs.waits import moment
 
 
 def end_job(job: JobFacts, reason: StopReason) -> StopJob | DeleteJob:
@@ -33,7 +34,10 @@ def stop_attempt(
         update["limit_usd"] = None if limit.cost is None else Usd(limit.cost)
         update["limit_seconds"] = limit.runtime
     told = situation.with_status(with_attempt(situation.status, attempt.model_copy(update=update)))
-    message = f"stops attempt {attempt.number}: {noted.reason}" + (f" ({noted.message})" if noted.message else "")
+    message = f"stops attempt {attempt.number} at {moment(now)}: {noted.reason}"
+    message += f" ({noted.message})" if noted.message else ""
+    if attempt.grace_seconds and isinstance(end_job(job, reason), StopJob):
+        message += f"; its pods have {format_duration(attempt.grace_seconds)} to save a checkpoint"
     return Decision(
         before=(end_job(job, reason),),
         status=tell(told, now, Phase.STOPPING, message),

@@ -14,13 +14,18 @@ from tollgate_operator.runs.situation import Situation
 from tollgate_operator.runs.starting import held_up, reservation, start
 from tollgate_operator.runs.status import refused, stopped
 from tollgate_operator.runs.terms import terms
+from tollgate_operator.runs.waits import moment
 
 
 def suspended(situation: Situation, now: datetime) -> Decision | None:
     """A person wants the run to rest."""
     if situation.current is not None or not situation.spec.suspend:
         return None
-    message = "spec.suspend is true; set it to false to go on"
+    last = situation.last(Role.TRAIN)
+    at = situation.status.checkpoint
+    since = f"rests since {moment(last.end_time)}" if last is not None and last.end_time else "nothing was started"
+    where = f" with a checkpoint of step {at.step}" if at is not None else ""
+    message = f"{since}{where}; set spec.suspend to false to go on"
     status = stopped(situation, now, Phase.SUSPENDED, StopReason.SUSPENDED.value, message)
     return Decision(status=status)
 

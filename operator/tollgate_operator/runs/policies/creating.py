@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tollgate.api.training_run import Phase
+from tollgate.api.training_run import ConditionType, Phase
 from tollgate.limits.refusal import Refusal
 from tollgate_operator.decision import Decision, Look
 from tollgate_operator.runs.situation import Situation
 from tollgate_operator.runs.starting import agreed_terms, creation, held_up
-from tollgate_operator.runs.status import tell
+from tollgate_operator.runs.status import Told, tell
 
 _LOOK_AGAIN = 30.0
 
@@ -26,9 +26,9 @@ def creating(situation: Situation, now: datetime) -> Decision | None:
     if isinstance(agreed, Refusal) or manifest is None or manifest.digest != situation.status.manifest_digest:
         why = agreed.message if isinstance(agreed, Refusal) else "spec.manifest is not the one that was accepted"
         message = f"attempt {attempt.number} cannot be created: {why}"
-        return Decision(
-            status=tell(situation, now, situation.status.phase or Phase.PENDING, message), requeue_after=_LOOK_AGAIN
-        )
+        phase = situation.status.phase or Phase.PENDING
+        told = [Told(ConditionType.ADMITTED, "False", "NotCreated", message)]
+        return Decision(status=tell(situation, now, phase, message, told), requeue_after=_LOOK_AGAIN)
     if (wait := held_up(situation, now)) is not None:
         return wait
     return Decision(status=situation.status, after=creation(situation, attempt, agreed))

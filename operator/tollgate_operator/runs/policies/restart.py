@@ -10,6 +10,7 @@ from tollgate_operator.decision import Decision, EmitEvent
 from tollgate_operator.runs.counting import Counts, count
 from tollgate_operator.runs.situation import Situation
 from tollgate_operator.runs.status import Told, failed, tell
+from tollgate_operator.runs.waits import moment
 
 MAX_REPLANS = 2
 MAX_NON_FINITE = 1
@@ -31,7 +32,7 @@ def restart(situation: Situation, now: datetime) -> Decision | None:
         )
     at = due_at(last, cause, counts)
     if now < at:
-        message = f"attempt {last.number}: {where}; the next one starts after a pause"
+        message = f"attempt {last.number}: {where}; attempt {last.number + 1} starts at {moment(at, seconds=True)}"
         conditions = [Told(ConditionType.RUNNING, "False", cause.reason)]
         return Decision(
             status=tell(situation, now, Phase.PENDING, message, conditions),

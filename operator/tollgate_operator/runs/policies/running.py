@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from tollgate.api.meta import find_condition
+from tollgate.api.quantities import format_duration
 from tollgate.api.training_run import Attempt, ConditionType, Phase
 from tollgate_operator.decision import Decision, EmitEvent
 from tollgate_operator.facts import JobFacts
 from tollgate_operator.runs.ledgering import next_lost_at
 from tollgate_operator.runs.observing import progress_of
 from tollgate_operator.runs.policies.limits import stop_due
-from tollgate_operator.runs.policies.scheduling import all_bound, all_started, scheduling_due, why_not_started
 from tollgate_operator.runs.policies.stall import deadlines
 from tollgate_operator.runs.situation import Situation
 from tollgate_operator.runs.status import Told, tell
+from tollgate_operator.runs.terms import evaluation_of
+from tollgate_operator.runs.waits import (
+    HINDRANCES,
+    all_bound,
+    all_started,
+    hindrance,
+    moment,
+    pods_due,
+    queued,
+    scheduling_due,
+    wait,
+)
 
 
 def running(situation: Situation, now: datetime) -> Decision | None:
@@ -22,8 +35,8 @@ def running(situation: Situation, now: datetime) -> Decision | None:
     job = situation.job_of(attempt) if attempt is not None else None
     if attempt is None or job is None:
         return None
-    phase, message = _going(situation, attempt, job)
-    conditions = _conditions(situation, attempt, job)
+    phase, message = _going(situation, attempt, job, now)
+    conditions = [*_conditions(situation, attempt, job), *_hindered(situation, attempt, job, now)]
     events: tuple[EmitEvent, ...] = ()
     if phase is Phase.RUNNING and situation.status.phase is not Phase.RUNNING:
         events = (EmitEvent("Normal", "Running", f"attempt {attempt.number} made its first step"),)
@@ -34,32 +47,57 @@ def running(situation: Situation, now: datetime) -> Decision | None:
     )
 
 
-def _going(situation: Situation, attempt: Attempt, job: JobFacts) -> tuple[Phase, str]:
+def _going(situation: Situation, attempt: Attempt, job: JobFacts, now: datetime) -> tuple[Phase, str]:
+    if job.suspend:
+        phase = Phase.QUEUED if attempt.role == "train" else Phase.EVALUATING
+        return phase, queued(situation, attempt, job)
     if attempt.role == "evaluate":
         started = all_started(situation, attempt)
-        return Phase.EVALUATING, "evaluates the model" if started else why_not_started(situation, attempt)
-    if job.suspend:
-        return Phase.QUEUED, f"waits in queue {situation.queue}" if situation.queue else "its Job is suspended"
+        return Phase.EVALUATING, _evaluates(situation, attempt) if started else wait(situation, attempt, job, now)
     if attempt.first_step_time is not None:
         return Phase.RUNNING, _at_work(situation, attempt)
     if all_bound(situation, attempt):
-        starting = "loads" if all_started(situation, attempt) else why_not_started(situation, attempt)
-        return Phase.STARTING, starting
-    return Phase.PENDING, why_not_started(situation, attempt)
+        loading = all_started(situation, attempt)
+        return Phase.STARTING, _loads(situation, attempt) if loading else wait(situation, attempt, job, now)
+    return Phase.PENDING, wait(situation, attempt, job, now)
 
 
 def _at_work(situation: Situation, attempt: Attempt) -> str:
     progress = situation.status.progress
+    scraped = progress_of(situation, attempt)
     if progress is None:
-        return f"attempt {attempt.number} runs"
+        return f"attempt {attempt.number} trains"
     of = f" of {progress.total_steps}" if progress.total_steps is not None else ""
     loss = f", loss {progress.loss:.4g}" if progress.loss is not None else ""
-    return f"step {progress.step}{of}{loss}"
+    silent = scraped is not None and not scraped.ok and progress.updated_at is not None
+    since = f"; its metrics do not answer since {moment(progress.updated_at)}" if silent and progress.updated_at else ""
+    return f"step {progress.step}{of}{loss}{since}"
+
+
+def _loads(situation: Situation, attempt: Attempt) -> str:
+    """All containers run, and no step is done yet."""
+    started = [pod.started_at for pod in situation.pods_of(attempt) if pod.started_at is not None]
+    if not started:
+        return "loads the model and the data"
+    limit = format_duration(situation.spec.restart.first_step_timeout)
+    return (
+        f"loads the model and the data since {moment(max(started))}; the first step has to be done within {limit} "
+        "(spec.restart.firstStepTimeout)"
+    )
+
+
+def _evaluates(situation: Situation, attempt: Attempt) -> str:
+    started = [pod.started_at for pod in situation.pods_of(attempt) if pod.started_at is not None]
+    since = f" since {moment(max(started))}" if started else ""
+    if situation.manifest is None:
+        return f"evaluates the model{since}"
+    timeout = format_duration(evaluation_of(situation.spec, situation.manifest.manifest).timeout)
+    return f"evaluates the model{since}, for at most {timeout} (spec.evaluation.timeout)"
 
 
 def _conditions(situation: Situation, attempt: Attempt, job: JobFacts) -> list[Told]:
     told = [
-        Told(ConditionType.ADMITTED, "False", "Queued", f"waits in queue {situation.queue or 'of somebody else'}")
+        Told(ConditionType.ADMITTED, "False", "Queued", queued(situation, attempt, job))
         if job.suspend
         else Told(ConditionType.ADMITTED, "True", "Admitted" if situation.queue else "NoQueue")
     ]
@@ -77,8 +115,21 @@ def _conditions(situation: Situation, attempt: Attempt, job: JobFacts) -> list[T
     return told
 
 
+def _hindered(situation: Situation, attempt: Attempt, job: JobFacts, now: datetime) -> list[Told]:
+    """What keeps the attempt from starting stands in the condition that waits for it, and goes when it has passed."""
+    kind = ConditionType.RUNNING if attempt.role == "train" else ConditionType.EVALUATED
+    started = all_started(situation, attempt)
+    if not job.suspend and not started and (found := hindrance(situation, attempt, job, now)) is not None:
+        return [Told(kind, "False", found.reason, found.message)]
+    old = find_condition(situation.status.conditions, kind)
+    passed = old is not None and old.status == "False" and old.reason in HINDRANCES
+    return [Told(kind, "False", "Starting")] if passed and attempt.first_step_time is None else []
+
+
 def _next_deadline(situation: Situation, attempt: Attempt, job: JobFacts, now: datetime) -> float | None:
     times = [stop_due(situation, now), scheduling_due(situation, attempt, job)]
+    late = pods_due(situation, attempt, job)
+    times.append(late if late is not None and late > now else None)
     times += [due for due, _ in deadlines(situation, attempt)]
     times.append(next_lost_at(situation, attempt))
     left = [(at - now).total_seconds() for at in times if at is not None]

@@ -32,7 +32,11 @@ def waiting(situation: Situation, now: datetime) -> Decision | None:
         return Decision(status=situation.status, requeue_after=_until_lost(situation, attempt, now))
     noted = attempt.model_copy(update={"stop_reason": asked})
     told = situation.with_status(with_attempt(situation.status, noted))
-    message = situation.status.message if situation.status.phase is Phase.STOPPING else f"stops: {asked}"
+    message = (
+        situation.status.message
+        if situation.status.phase is Phase.STOPPING
+        else (f"stops attempt {attempt.number}: {asked}; waits until its pods have ended")
+    )
     return Decision(status=tell(told, now, Phase.STOPPING, message), requeue_after=_until_lost(situation, attempt, now))
 
 
