@@ -7,13 +7,19 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from tollgate.planning.pace import Ahead, Remaining, error, remaining
+from tollgate.planning.pace import WARM_STEPS, Ahead, Chore, Span, error, remaining
 from tollgate_trainer.lifecycle.goodput import State
-from tollgate_trainer.lifecycle.loop import Plan, TrainingLoop
+from tollgate_trainer.lifecycle.loop import TrainingLoop
+from tollgate_trainer.lifecycle.plan import Plan
 from tollgate_trainer.plan.making import Planning, usd_per_node_hour
+from tollgate_trainer.plan.workload import Workload
 
 TOLD = 10
 """Forecasts that are told over a whole run, besides the first and the last."""
+WINDOW = 500
+"""Steps that are looked back at: enough to know a pace by, and a forecast costs the same at step 100,000."""
+SAVE_ITSELF = Span(0.15, 0.03, 0.8)
+"""Seconds of a save besides its bytes: files that are opened, flushed and renamed, on a local disk or a network's."""
 
 
 class Forecasting(TrainerCallback):
@@ -23,38 +29,46 @@ class Forecasting(TrainerCallback):
         self.loop = loop
         self.session = loop.session
         self.planning = planning
+        self._workload = Workload(loop.plan.order, loop.fixed)
         self._seconds: list[float] = []
+        self._work: list[float] = []
         self._before: float | None = None
-        self._counted = {State.EVALUATE: 0, State.SAVE: 0}
-        self._first: tuple[float, int, Remaining] | None = None
+        self._took: dict[State, list[float]] = {State.EVALUATE: [], State.SAVE: []}
+        self._booked = {State.EVALUATE: 0.0, State.SAVE: 0.0}
+        self._first: tuple[float, int, Span] | None = None
         self._told = -1
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The clock of the first step."""
         if self._before is None:
-            self._before = self.session.goodput.seconds()[State.STEP]
+            seconds = self.session.goodput.seconds()
+            self._before = seconds[State.STEP]
+            self._booked = {state: seconds[state] for state in self._took}
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """One more evaluation was measured."""
-        self._counted[State.EVALUATE] += 1
+        self._measure(State.EVALUATE)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """One more save was measured."""
-        self._counted[State.SAVE] += 1
+        self._measure(State.SAVE)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """One more step; the forecast goes to the metrics each time, to the events now and then."""
         now = self.session.goodput.seconds()[State.STEP]
-        self._seconds.append(now - (self._before or 0.0))
-        self._before = now
+        before, self._before = self._before or 0.0, now
         if not self.session.attempt.leads:
             return
-        found = remaining(self._seconds, self._ahead(state.global_step))
+        self._seconds.append(now - before)
+        self._work.append(self._workload.of_step(state.global_step))
+        if len(self._seconds) > WARM_STEPS + 2 * WINDOW:
+            del self._seconds[WARM_STEPS : WARM_STEPS + WINDOW], self._work[WARM_STEPS : WARM_STEPS + WINDOW]
+        found = remaining(self._seconds, self._ahead(state.global_step), self._work)
         if found is None:
             return
         progress = self.session.progress
-        progress.remaining = (found.seconds, found.low, found.high)
-        progress.completion_at = time.time() + found.seconds
+        progress.remaining = (found.expected, found.low, found.high)
+        progress.completion_at = time.time() + found.expected
         if self._first is None:
             self._first = (time.monotonic(), state.global_step, found)
         part = state.global_step * TOLD // max(1, self.loop.plan.total_steps)
@@ -85,11 +99,11 @@ class Forecasting(TrainerCallback):
             seconds = time.monotonic() - at
             told |= {
                 "forecast_at_step": step,
-                "forecast_seconds": found.seconds,
+                "forecast_seconds": found.expected,
                 "forecast_low": found.low,
                 "forecast_high": found.high,
                 "actual_seconds": seconds,
-                "error": error(found.seconds, seconds),
+                "error": error(found.expected, seconds),
                 "covered": found.low <= seconds <= found.high,
             }
         self.session.outlook = told
@@ -97,29 +111,58 @@ class Forecasting(TrainerCallback):
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
-    def _tell(self, step: int, found: Remaining) -> None:
+    def _tell(self, step: int, found: Span) -> None:
         self.session.say(
             "forecast",
             source="steps",
             step=step,
-            seconds_remaining=round(found.seconds, 3),
+            seconds_remaining=round(found.expected, 3),
             low=round(found.low, 3),
             high=round(found.high, 3),
         )
 
+    def _measure(self, state: State) -> None:
+        """What the state has gained since it was last looked at is what one more of it took."""
+        now = self.session.goodput.seconds()[state]
+        self._took[state].append(now - self._booked[state])
+        self._booked[state] = now
+
     def _ahead(self, step: int) -> Ahead:
         plan = self.loop.plan
         left = plan.total_steps - step
+        measured = self._seconds[WARM_STEPS:] or self._seconds
+        each = sum(measured) / len(measured)
         evaluations = due(step, plan.total_steps, plan.eval_every) if len(plan.validation) else 0
-        saves = due(step, plan.total_steps, plan.save_every)
-        evaluation = self._mean(State.EVALUATE)
-        if evaluation is None and evaluations:
-            evaluation = evaluation_guess(plan, self._seconds[-1], self.planning.asked_adapter())
-        return Ahead(left, evaluations, evaluation, saves, self._mean(State.SAVE))
+        chores = [Chore(self._saves(step, each * left, evaluations), self._save())]
+        if evaluations:
+            chores.append(Chore(Span.exactly(evaluations), self._evaluation(each)))
+        return Ahead(left, tuple(chores), self._workload.between(step, plan.total_steps))
 
-    def _mean(self, state: State) -> float | None:
-        count = self._counted[state]
-        return self.session.goodput.seconds()[state] / count if count else None
+    def _evaluation(self, step_seconds: float) -> Span:
+        """Seconds of one: as measured, or by the FLOPs, of which nobody knows how fast they are without a backward."""
+        took = self._took[State.EVALUATE]
+        if took:
+            return Span.measured(took)
+        guess = evaluation_guess(self.loop.plan, step_seconds, self.planning.asked_adapter())
+        # Samples are written token by token, which no step tells the time of.
+        return Span(guess, 0.4 * guess, (2.0 if self.loop.sampling is None else 5.0) * guess)
+
+    def _save(self) -> Span:
+        """Seconds of one: as measured, or its bytes by the speed of the volume, which a first write seldom tells."""
+        took = self._took[State.SAVE]
+        if took:
+            return Span.measured(took)
+        written = self.session.save_seconds() or 0.0
+        return Span(SAVE_ITSELF.expected + written, SAVE_ITSELF.low + written / 2, SAVE_ITSELF.high + 3 * written)
+
+    def _saves(self, step: int, seconds: float, evaluations: int) -> Span:
+        """How many are left: by steps, by the clock where they come further apart, and one for each that is better."""
+        plan = self.loop.plan
+        times = due(step, plan.total_steps, plan.save_every)
+        if plan.save_minutes is not None:
+            times = max(times, 1 + int(seconds / (60 * plan.save_minutes)))
+        better = evaluations if plan.tracks_best else 0
+        return Span(times + better / 2, times, times + better)
 
 
 def due(step: int, total: int, every: int | None) -> int:
