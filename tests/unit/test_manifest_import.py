@@ -199,3 +199,32 @@ def test_the_command_writes_the_manifest_with_the_list_and_its_exit_code_tells(t
     assert json.loads(told.stdout)["digest"] == load_file(tmp_path / "m.yaml").digest
     assert run(str(FILES / "tracking.json"), "-o", "n.yaml").returncode == 64
     assert not (tmp_path / "n.yaml").exists()
+
+
+def test_axolotl_s_yaml_and_its_list_of_one_data_file() -> None:
+    found = imported("axolotl.yaml")
+    manifest = found.loaded.manifest
+    assert (manifest.dataset.path, manifest.dataset.format) == ("data/train.jsonl", "chat")
+    assert manifest.dataset.splits.validation == 0.1
+    assert manifest.model.quantization == "nf4"
+    assert (manifest.adapter.type, manifest.adapter.rank) == ("lora", 16)
+    assert (manifest.hyperparameters.max_seq_length, manifest.hyperparameters.packing) == (2048, True)
+    assert [one.key for one in found.unmapped if one.important] == ["optimizer"]
+
+
+def test_several_data_files_of_axolotl_are_told_and_not_guessed(tmp_path: Path) -> None:
+    data = b"base_model: b\ndatasets: [{path: a.jsonl, type: alpaca}, {path: b.jsonl, type: alpaca}]\n"
+    found = import_files([("a.yaml", data)], "a", [setting("dataset.path=a.jsonl")])
+    assert "dataset.sources" in whys(found)["datasets"][0]
+
+
+def test_a_quantisation_that_is_off_contradicts_none_that_is_on() -> None:
+    data = b"model_name_or_path: b\ntrain_file: d.jsonl\nload_in_8bit: false\nload_in_4bit: true\nuse_lora: true\n"
+    found = import_files([("a.yaml", data)], "a")
+    assert found.loaded.manifest.model.quantization == "nf4"
+    assert found.complete
+
+
+def test_a_program_is_refused_with_a_way_to_get_its_arguments() -> None:
+    with pytest.raises(ManifestError, match=r"args\.to_dict"):
+        import_files([("train.py", b"import torch\n")], "a")

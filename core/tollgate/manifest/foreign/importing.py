@@ -13,7 +13,8 @@ from typing import Any
 from tollgate.manifest.errors import ABSENT, ManifestError, Problem
 from tollgate.manifest.foreign.conversions import OFF, Cannot
 from tollgate.manifest.foreign.leaves import Leaf, flatten, read, resolve, shape
-from tollgate.manifest.foreign.table import GENERIC, Row, by_name
+from tollgate.manifest.foreign.row import Row
+from tollgate.manifest.foreign.table import GENERIC, by_name
 from tollgate.manifest.loader import LoadedManifest, load_document
 from tollgate.manifest.overrides import Override, apply, at, merge
 

@@ -43,6 +43,12 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.012345
 
 def read(data: bytes, source: str) -> dict[str, Any]:
     """The mapping in a JSON or YAML file. Raises: ManifestError when it is none."""
+    if source.lower().endswith((".py", ".ipynb")):
+        fix = (
+            "Let it write its arguments, and import that: json.dump(args.to_dict(), open('training.json', 'w')), and "
+            "the same with LoraConfig(...).to_dict()."
+        )
+        raise ManifestError(source, [Problem("", ABSENT, "a program can't be read, only a configuration", fix)])
     try:
         text = data.decode("utf-8-sig")
         is_json = source.lower().endswith(".json")
@@ -70,11 +76,13 @@ def shape(documents: Sequence[Mapping[str, Any]]) -> str:
 
 
 def flatten(document: Mapping[str, Any], source: str, parent: str = "") -> Iterator[Leaf]:
-    """Every value that is no mapping, with its dotted key; lists are values."""
+    """Every value that is no mapping, with its dotted key; lists are values, but for a list of one mapping."""
     for key, value in document.items():
         name = f"{parent}{key}"
         if isinstance(value, Mapping):
             yield from flatten(value, source, f"{name}.")
+        elif isinstance(value, list) and len(value) == 1 and isinstance(value[0], Mapping):
+            yield from flatten(value[0], source, f"{name}[0].")
         else:
             yield Leaf(name, _plain(value), source)
 

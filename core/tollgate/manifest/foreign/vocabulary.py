@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tollgate.manifest.foreign.conversions import Cannot
+from typing import Any
+
+from tollgate.manifest.foreign.conversions import Cannot, Known, of, same
 
 ADAMW = {
     **dict.fromkeys(
@@ -55,3 +57,11 @@ FORMATS = {
     **{name: name for name in ("text", "classification", "span", "joint")},
 }
 FLAGS = {"true": True, "false": Cannot("off, as it is without it", harmless=True)}
+
+adapter_words = of(ADAPTERS, "adapters are lora and moe-lora")
+
+
+def adapter_type(value: Any, known: Known) -> Any:
+    """An adapter by name; `qlora` is plain LoRA where another key says that the base has 4 bits."""
+    four_bits = any(same(known.get(key), known) is True for key in ("load_in_4bit", "use_4bit", "model.load_in_4bit"))
+    return "lora" if str(value).strip().lower() == "qlora" and four_bits else adapter_words(value, known)
