@@ -71,6 +71,8 @@ class Run:
         self.planning = Planning(session, device)
         uri = self.manifest.checkpoint.uri
         self.remote = Keeping(session, uri) if uri is not None else None
+        self.from_first = False
+        """Whether only the first process loads the weights, and the others get their shards from it."""
 
     def train(self) -> LastWords:
         """Everything from finding the newest checkpoint to the finished model."""
@@ -96,8 +98,7 @@ class Run:
         )
         splits = self._encode(task, tokenizer)
         self._go_to(State.LOAD)
-        with self.sharding.loading(self.source.folder is not None or self.source.hub_id is not None):
-            built = build(self.manifest, session.attempt.dataset_root, tokenizer, self.device, task.head)
+        built = self._build(task, tokenizer)
         fit_threads(built.parameters)
         loop = self._loop(task, splits, batches, built, tokenizer, resumed)
         session.flag.leave = None  # from here on all processes stop at the same step, with a checkpoint
@@ -194,6 +195,14 @@ class Run:
             text = tokenizers.train(self.documents.train, int(config.get("vocab_size", tokenizers.DEFAULT_VOCABULARY)))
         return tokenizers.from_json(self.session.agreement.from_first(text))
 
+    def _build(self, task: Task, tokenizer: Any) -> Built:
+        """The model, in this process with or without its weights."""
+        saved = self.source.folder is not None or self.source.hub_id is not None
+        self.from_first = self.sharding.first_can_load and saved and task.head is None
+        empty = self.from_first and not self.session.attempt.leads
+        with self.sharding.loading(saved):
+            return build(self.manifest, self.session.attempt.dataset_root, tokenizer, self.device, task.head, empty)
+
     def _loop(
         self,
         task: Task,
@@ -244,7 +253,7 @@ class Run:
             **self.planning.said(splits, self.documents, plan.order.row_tokens(0) if arranged.pack else None),
             **now,
         )
-        model = self.sharding.shard(built.model, built.precision)
+        model = self.sharding.shard(built.model, built.precision, self.from_first)
         rotation = Rotation(checkpoints, plan, session)
         loop = TrainingLoop(session, plan, task, checkpoints, rotation, model, arguments, tokenizer, self.sharding)
         loop.remote = self.remote
