@@ -104,8 +104,9 @@ TRAINING_RUN = Kind(
     columns=(
         Column("Phase", ".status.phase"),
         Column("Step", ".status.progress.step", "integer", description="Optimizer steps that are done."),
-        Column("Spent", ".status.cost.spentUSD", description="USD, allocated node time x price."),
+        Column("Spent", ".status.cost.spent", description="USD, allocated node time x price, rounded up."),
         Column("Limit", ".status.cost.limitUSD", description="USD that the run may spend."),
+        Column("ETA", ".status.progress.estimatedCompletion", description="When training will be done at its pace."),
         Column("Gate", ".status.gates[0].verdict", description="Verdict of the policy's first stage."),
         AGE,
         Column("Steps", ".status.progress.totalSteps", "integer", wide=True),

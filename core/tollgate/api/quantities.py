@@ -47,6 +47,21 @@ def format_cents(micro: int) -> str:
     return f"{-(-micro // 10_000) / 100:.2f}"
 
 
+def format_spent(micro: int, *, more: bool = False) -> str:
+    """Micro-USD -> what a column shows of a spend: `41.24`, `0.07`, below a cent two digits that count: `0.0042`.
+
+    Rounded up. `more`: some of it has no price: `>41.24`, or `unknown` when nothing of it has one.
+    """
+    if more and micro == 0:
+        return "unknown"
+    if micro == 0 or micro > 9_900:
+        text = format_cents(micro)
+    else:
+        step = 10 ** max(len(str(micro)) - 2, 0)
+        text = format_usd(-(-micro // step) * step)
+    return f">{text}" if more else text
+
+
 def parse_duration(value: Any) -> int:
     """`"12h"`, `"90m"`, `"1h30m"`, `"45s"` -> seconds. Only h, m and s.
 

@@ -52,7 +52,9 @@ class Progress(Observed):
     loss: float | None = None
     tokens_per_second: float | None = None
     updated_at: Timestamp | None = None
-    estimated_completion: Timestamp | None = None
+    estimated_completion: Timestamp | None = Field(
+        default=None, description="When training will be done at its pace; absent while nothing trains."
+    )
 
 
 class Forecast(Observed):
@@ -74,6 +76,11 @@ class Cost(Observed):
     """Money, as allocated node time x price."""
 
     spent_usd: Money = 0
+    spent: str | None = Field(
+        default=None,
+        description="spentUSD as the column shows it: rounded up to cents, below one cent to two digits; `>` before it "
+        "when pods without a price are not in it, `unknown` when none has one.",
+    )
     reserved_usd: Money | None = None
     evaluation_reserve_usd: Money | None = None
     rate_per_hour_usd: Money | None = None
@@ -277,8 +284,8 @@ class TrainingRunStatus(Observed):
     gates: list[GateStatus] = Field(default_factory=list)
     conditions: list[Condition] = Field(
         default_factory=list,
-        description="Accepted, PriceKnown, Admitted, Running, WithinBudget, Progressing, Evaluated; of the ends Complete, "
-        "Failed, Stopped; and Finished, which is True at every end, with Succeeded, Failed or the limit (BudgetExceeded, "
-        "RuntimeExceeded) as reason, and False while the run is under way: "
+        description="Accepted, PriceKnown, Admitted, Running, WithinBudget, Progressing, Evaluated; of the ends "
+        "Complete, Failed, Stopped; and Finished, which is True at every end, with Succeeded, Failed or the limit "
+        "(BudgetExceeded, RuntimeExceeded) as reason, and False while the run is under way: "
         "`kubectl wait --for=condition=Finished trainingrun/NAME`.",
     )

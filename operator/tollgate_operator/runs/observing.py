@@ -49,6 +49,9 @@ def observe(situation: Situation, now: datetime) -> Situation:
     current = seen.current
     if current is not None and current.role == "train":
         seen = seen.with_status(seen.status.model_copy(update={"progress": _progress(seen, current, now)}))
+    elif (last := seen.status.progress) is not None and last.estimated_completion is not None:
+        rests = last.model_copy(update={"estimated_completion": None})
+        seen = seen.with_status(seen.status.model_copy(update={"progress": rests}))
     if seen.status.start_time is None and (starts := [a.start_time for a in seen.status.attempts if a.start_time]):
         seen = seen.with_status(seen.status.model_copy(update={"start_time": min(starts)}))
     return seen
@@ -295,7 +298,8 @@ def _progress(situation: Situation, attempt: Attempt, now: datetime) -> Progress
         loss=_finite(scraped.loss),
         tokens_per_second=_finite(scraped.tokens_per_second),
         updated_at=scraped.scraped_at if scraped.ok else (old.updated_at if old else None),
-        estimated_completion=outlook.completion_p50 if outlook else None,
+        # People read it in a column, and it is no better than to the second.
+        estimated_completion=outlook.completion_p50.replace(microsecond=0) if outlook else None,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from tollgate.api.quantities import Usd, format_usd
+from tollgate.api.quantities import Usd, format_spent, format_usd
 from tollgate.api.training_run import Attempt, ConditionType, Cost, Forecast, TrainingRunStatus
 from tollgate.limits.forecast import newly_crossed
 from tollgate.limits.ledger import Folded, by_category, fold, is_closed, rate_per_hour, spent
@@ -27,6 +27,7 @@ KEPT_ATTEMPTS: Final = 10
 _ALWAYS_MOVING: Final = ("message", "progress", "startTime")
 _MOVING_COST: Final = (
     "spentUSD",
+    "spent",
     "ratePerHourUSD",
     "forecastUSD",
     "exhaustedAt",
@@ -104,6 +105,7 @@ def _costed(situation: Situation, now: datetime) -> TrainingRunStatus:
     cost = old.model_copy(
         update={
             "spent_usd": Usd(used.micro),
+            "spent": format_spent(used.micro, more=used.unknown_pods > 0),
             "reserved_usd": _usd(sum(a.reserved_usd or 0 for a in open_attempts)) if open_attempts else None,
             "rate_per_hour_usd": _usd(rate),
             "by_category": {k.value: Usd(v) for k, v in by_category(status.attempts, now, history).items() if v},

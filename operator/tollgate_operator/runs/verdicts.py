@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tollgate.api.training_run import TrainingRunStatus
+from tollgate.api.training_run import EvaluationState, TrainingRunStatus
 from tollgate.gates.verdict import Expected, judge
 from tollgate_operator.runs.situation import Situation
 
@@ -20,3 +20,11 @@ def judged(situation: Situation, status: TrainingRunStatus) -> TrainingRunStatus
 def summary(status: TrainingRunStatus) -> str:
     """`staging Passed, production Inconclusive`; empty without gates."""
     return ", ".join(f"{gate.stage} {gate.verdict}" for gate in status.gates)
+
+
+def sentence(status: TrainingRunStatus) -> str:
+    """What a run that succeeded says: how far it trained, what became of its evaluation, and its verdicts."""
+    steps = f"trained to step {status.progress.step}" if status.progress else "trained"
+    evaluation = status.evaluation
+    failed = evaluation.message if evaluation is not None and evaluation.state is EvaluationState.FAILED else ""
+    return "; ".join(part for part in (steps, failed, summary(status)) if part)

@@ -13,7 +13,7 @@ from tollgate_operator.runs.situation import Situation
 from tollgate_operator.runs.starting import held_up, reservation, start
 from tollgate_operator.runs.status import Told, succeeded
 from tollgate_operator.runs.terms import evaluation_of, terms
-from tollgate_operator.runs.verdicts import judged, summary
+from tollgate_operator.runs.verdicts import judged, sentence
 
 MAX_ATTEMPTS = 3
 _PAUSE = timedelta(seconds=5)
@@ -69,8 +69,6 @@ def _succeed(situation: Situation, now: datetime, state: EvaluationState, messag
         "Evaluated" if state is EvaluationState.SUCCEEDED else state.value,
         message,
     )
-    steps = f"trained to step {status.progress.step}" if status.progress else "trained"
-    verdicts = summary(status)
-    text = "; ".join(part for part in (steps, message if state is EvaluationState.FAILED else "", verdicts) if part)
+    text = sentence(status)
     done = succeeded(situation.with_status(status), now, text, truth)
     return Decision(status=done, events=(EmitEvent("Normal", "Succeeded", text),))

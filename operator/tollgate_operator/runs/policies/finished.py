@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from tollgate.api.training_run import TrainingRunStatus
+from tollgate.api.training_run import Phase, TrainingRunStatus
 from tollgate.gates.evidence import policy_digest
 from tollgate.limits.ledger import is_closed
 from tollgate_operator.decision import Decision, DeleteJob, EmitEvent
 from tollgate_operator.runs.situation import Situation
 from tollgate_operator.runs.status import at_end
-from tollgate_operator.runs.verdicts import judged
+from tollgate_operator.runs.verdicts import judged, sentence
 
 
 def finished(situation: Situation, now: datetime) -> Decision | None:
@@ -23,6 +23,8 @@ def finished(situation: Situation, now: datetime) -> Decision | None:
         if status is not situation.status
         else ()
     )
+    if status is not situation.status and status.phase is Phase.SUCCEEDED:
+        status = status.model_copy(update={"message": sentence(status)})
     status = at_end(situation.with_status(status), now)
     at = _remove_at(situation)
     if at is None:
