@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -36,10 +37,38 @@ class Figures:
     counted: str
 
 
-def fitted(data: Path, manifest: Path, base: str | None) -> str:
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the person says about the data: the format, and the names of its fields; None: as the trainer finds it."""
+
+    format: str | None = None
+    text_field: str | None = None
+    label_field: str | None = None
+
+    @property
+    def known_format(self) -> str | None:
+        """A text and a label are a classification, where nobody says otherwise."""
+        return self.format or ("classification" if self.label_field is not None else None)
+
+    def options(self) -> list[str]:
+        """As `tollgate dataset` takes them."""
+        given = {"--format": self.known_format, "--text-field": self.text_field, "--label-field": self.label_field}
+        return [word for name, value in given.items() if value is not None for word in (name, value)]
+
+    def lines(self) -> list[str]:
+        """As the manifest's section `dataset` says them; the format is written by whoever knows it."""
+        given = {"text_field": self.text_field, "label_field": self.label_field}
+        return [line for name, value in given.items() if value is not None for line in _yaml({name: value}, "  ")]
+
+
+NOTHING_SAID = Said()
+
+
+def fitted(data: Path, manifest: Path, base: str | None, said: Said = NOTHING_SAID) -> str:
     """The text of a manifest for `data` that will lie at `manifest`; it was loaded once, so it is valid.
 
     Args: base: a folder with a model, relative to the manifest's folder; None starts from scratch.
+    said: about the data.
     Raises: UserError when the data cannot be read or lies outside the manifest's folder.
     """
     home = manifest.resolve().parent
@@ -53,15 +82,25 @@ def fitted(data: Path, manifest: Path, base: str | None) -> str:
     tokenizer = None if base is None else home / base
     if tokenizer is not None and not tokenizer.is_dir():
         raise UserError(f"--base {base}: there is no folder {tokenizer}. Name it relative to the manifest's folder.")
-    figures = count(data, tokenizer)
-    text = written(relative, manifest.stem, figures, base)
+    figures = count(data, tokenizer, said)
+    text = written(relative, manifest.stem, figures, base, said)
     load_bytes(text.encode(), str(manifest))
     return text
 
 
-def count(data: Path, tokenizer: Path | None) -> Figures:
+def count(data: Path, tokenizer: Path | None, said: Said = NOTHING_SAID) -> Figures:
     """Raises: UserError with the command's own words."""
-    command = [sys.executable, "-m", "tollgate_cli.main", "dataset", "analyze", str(data), "-o", "json"]
+    command = [
+        sys.executable,
+        "-m",
+        "tollgate_cli.main",
+        "dataset",
+        "analyze",
+        str(data),
+        "-o",
+        "json",
+        *said.options(),
+    ]
     if tokenizer is not None:
         command += ["--tokenizer", str(tokenizer)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}, check=False)
@@ -69,6 +108,9 @@ def count(data: Path, tokenizer: Path | None) -> Figures:
         words = (
             done.stderr.strip().removeprefix("Error: ") or f"`tollgate dataset analyze` ended with {done.returncode}"
         )
+        if words.startswith("dataset."):
+            check = shlex.join(["tollgate", "dataset", "validate", str(data), *said.options()])
+            words += f"\nAll problems at once: {check}"
         raise UserError(words)
     document: dict[str, Any] = json.loads(done.stdout)
     part = document["parts"]["data"]
@@ -98,7 +140,7 @@ def batch_for(length: int, documents: int) -> tuple[int, int]:
     return micro, together // micro
 
 
-def written(path: str, name: str, figures: Figures, base: str | None) -> str:
+def written(path: str, name: str, figures: Figures, base: str | None, said: Said = NOTHING_SAID) -> str:
     """The manifest as YAML with comments. path: of the data, relative; name: of the model."""
     task = figures.format if figures.format in TABLES else "causal-lm"
     length = length_for(figures.p95, figures.most)
@@ -118,6 +160,7 @@ def written(path: str, name: str, figures: Figures, base: str | None) -> str:
         "dataset:",
         *_yaml({"path": path}, "  "),
         f"  format: {figures.format}",
+        *said.lines(),
         "  splits:",
         f"    validation: {held_out}             # held out by a hash of the text, never trained on",
         "",

@@ -19,7 +19,7 @@ from tollgate_cli import options
 from tollgate_cli.errors import UserError
 from tollgate_cli.helping import ending
 from tollgate_cli.importing import import_
-from tollgate_cli.init import fitted
+from tollgate_cli.init import Said, fitted
 from tollgate_cli.wishes import Wishes, effective
 from tollgate_cli.wrapping import wrap
 
@@ -145,6 +145,7 @@ def schema() -> None:
     epilog=ending(
         "tollgate manifest init --data data.jsonl",
         "tollgate manifest init --data data.jsonl --base models/small lora.yaml",
+        "tollgate manifest init --data tickets.csv --text-field Message --label-field Team teams.yaml",
         "tollgate manifest init -              # the annotated example, printed",
     )
 )
@@ -156,16 +157,31 @@ def schema() -> None:
     help="Fit it to this data: format, length, batch, share held out.",
 )
 @click.option("--base", metavar="FOLDER", help="With --data: the model to start from, relative to FILE's folder.")
-def init(file: Path, data: Path | None, base: str | None) -> None:
+@click.option(
+    "--format", "format", metavar="FORMAT", help="With --data: what a record is.  [default: by what it holds]"
+)
+@click.option("--text-field", metavar="NAME", help="With --data: where the text stands.  [default: text]")
+@click.option("--label-field", metavar="NAME", help="With --data: where the label stands.  [default: label]")
+def init(
+    file: Path,
+    data: Path | None,
+    base: str | None,
+    format: str | None,
+    text_field: str | None,
+    label_field: str | None,
+) -> None:
     """Write a manifest with comments to FILE.
 
     FILE is manifest.yaml where it is not named; - prints. A file that exists is never overwritten.
     """
+    said = Said(format, text_field, label_field)
     if base is not None and data is None:
         raise UserError("--base goes with --data, whose tokens it counts. Add --data FILE.")
+    if said.options() and data is None:
+        raise UserError(f"{said.options()[-2]} says something about --data. Add --data FILE.")
     if file.exists():
         raise UserError(f"{file} exists. Name another file, or remove it first.")
-    text = EXAMPLE if data is None else fitted(data, file, base)
+    text = EXAMPLE if data is None else fitted(data, file, base, said)
     if str(file) == "-":
         click.echo(text, nl=False)
         return

@@ -33,11 +33,24 @@ def test_a_manifest_made_for_a_file_reads_it_and_holds_its_documents(
     assert main(["manifest", "init", str(path), "--data", str(tmp_path / "talk.jsonl")]) == 64, "written over"
 
 
+def test_a_table_with_names_of_its_own_is_read_by_the_manifest_that_was_made_for_it(tmp_path: Path) -> None:
+    rows = "".join(f'{n},"Where is parcel {n}?",{"late" if n % 2 else "lost"}\r\n' for n in range(60))
+    (tmp_path / "t.csv").write_text(f"\ufeffid,Ticket Text,Label \r\n{rows},,\r\n", encoding="utf-8", newline="")
+    path = tmp_path / "m.yaml"
+    fields = ["--text-field", "Ticket Text", "--label-field", "Label"]
+    assert main(["manifest", "init", str(path), "--data", str(tmp_path / "t.csv"), *fields]) == 0
+    loaded = load_file(path).manifest
+    assert (loaded.task, loaded.dataset.format) == ("classification", "classification")
+    assert {document.label for document in load_documents(loaded, tmp_path).train} == {"late", "lost"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["m.yaml", "--base", "model"], "--base goes with --data"),
         (["m.yaml", "--data", "broken.jsonl"], "broken.jsonl is not JSON"),
+        (["m.yaml", "--data", "broken.jsonl"], "All problems at once: tollgate dataset validate broken.jsonl"),
+        (["m.yaml", "--label-field", "Team"], "--label-field says something about --data"),
         (["m.yaml", "--data", "../outside.jsonl"], "does not lie below"),
         (["m.yaml", "--data", "broken.jsonl", "--base", "none"], "there is no folder"),
     ],
