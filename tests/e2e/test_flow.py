@@ -63,7 +63,7 @@ def applied(tollgate: Tollgate) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def finished(tollgate: Tollgate, applied: str) -> Run:
     """The run at its end: `kubectl wait` returned and the gates were judged."""
-    wait = ("wait", f"trainingrun/{applied}", "--for=condition=Complete", f"--timeout={PATIENCE:.0f}s")
+    wait = ("wait", f"trainingrun/{applied}", "--for=condition=Finished", f"--timeout={PATIENCE:.0f}s")
     said = tollgate.installed.kubectl.run(*wait)
     assert "condition met" in said
     run = tollgate.wait_for(applied, "its gates are judged", lambda r: r["status"].get("gates"), PATIENCE)
