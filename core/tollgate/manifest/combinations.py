@@ -81,6 +81,20 @@ CONFLICTS: tuple[Conflict, ...] = (
         "Remove it, or use task: causal-lm.",
     ),
     Conflict(
+        "hyperparameters.cross_entropy",
+        lambda m: m.hyperparameters.cross_entropy,
+        lambda m: m.hyperparameters.cross_entropy == "chunked" and m.task != "causal-lm",
+        "only a language model has so many classes that its loss is worth computing in chunks",
+        "Remove it.",
+    ),
+    Conflict(
+        "hyperparameters.cross_entropy",
+        lambda m: m.hyperparameters.cross_entropy,
+        lambda m: m.hyperparameters.cross_entropy == "chunked" and m.extensions.loss is not None,
+        "a loss of your own is given all logits",
+        "Remove it, or extensions.loss.",
+    ),
+    Conflict(
         "hyperparameters.group_by_length",
         lambda m: m.hyperparameters.group_by_length,
         lambda m: m.hyperparameters.group_by_length and m.hyperparameters.packing is not False,

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.e2e
 
 OPTIONS = {
     "packing": {"packing": True},
+    "packing-chunked": {"packing": True, "cross_entropy": "chunked"},
     "group_by_length": {"group_by_length": True},
 }
 
@@ -40,7 +41,11 @@ def digest_of(run: Gang, attempt: int = 1) -> str:
 
 @pytest.mark.parametrize(
     "option",
-    [pytest.param("packing"), pytest.param("group_by_length", marks=pytest.mark.full)],
+    [
+        pytest.param("packing", marks=pytest.mark.full),
+        pytest.param("packing-chunked"),
+        pytest.param("group_by_length", marks=pytest.mark.full),
+    ],
 )
 def test_a_training_goes_on_bit_for_bit_from_a_checkpoint_within_an_epoch(tmp_path: Path, option: str) -> None:
     asked = OPTIONS[option] | {"max_steps": 24, "save_steps": 9, "eval_steps": 9, "per_device_train_batch_size": 2}
@@ -153,3 +158,18 @@ def test_a_loss_a_step_and_a_source_of_somebody_elses_train_a_model(tmp_path: Pa
     assert {event["kind"] for event in run.events("extension")} == set(names)
     first, last = run.events("eval")[0], run.events("eval")[-1]
     assert last["eval_loss"] < first["eval_loss"]
+
+
+def test_the_loss_in_chunks_trains_what_the_usual_loss_trains(tmp_path: Path) -> None:
+    steps = {"max_steps": 4, "save_steps": 4, "eval_steps": 4, "gradient_accumulation_steps": 2}
+    plain, chunked = (
+        uneven(tmp_path / how, hyperparameters=steps | {"cross_entropy": how}) for how in ("plain", "chunked")
+    )
+    digest_of(plain)
+    digest_of(chunked)
+    assert plain.events("cross_entropy") == []
+    assert [event["chunked"] for event in chunked.events("cross_entropy")] == [True]
+    losses = [{step: float.fromhex(loss) for step, loss in run.losses(1).items()} for run in (plain, chunked)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    evaluated = [run.events("eval")[-1]["eval_loss"] for run in (plain, chunked)]
+    assert evaluated[1] == pytest.approx(evaluated[0], rel=1e-4)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tollgate_trainer.data.document import Document
 from tollgate_trainer.lifecycle.source_sums import SourceSums
+from tollgate_trainer.tasks.protocol import Measurement
 
 if TYPE_CHECKING:
     from tollgate_trainer.lifecycle.loop import TrainingLoop
@@ -31,7 +33,7 @@ def held_out(loop: TrainingLoop) -> dict[str, float]:
     with torch.no_grad(), loop.compute_loss_context_manager():
         for batch in batches:
             chosen = [samples[i] for i in batch]
-            part = loop.task.measure(model, loop._prepare_inputs(loop.task.collate(chosen)), chosen)
+            part = _measured(loop, model, chosen)
             sums.add(samples.documents[batch[0]].source, part.loss_sum, part.count)
             rows.extend(zip(batch, part.rows, strict=True) if loop.task.by_sample else ())
             loop.session.progress.touch()
@@ -44,11 +46,17 @@ def held_out(loop: TrainingLoop) -> dict[str, float]:
     return {**loop.task.metrics(*sums.total(), rows, samples), **sums.losses()}
 
 
+def _measured(loop: TrainingLoop, model: Any, chosen: Sequence[Any]) -> Measurement:
+    batch = loop._prepare_inputs(loop.task.collate(chosen))
+    with loop.chunked.over(batch["labels"]) if loop.chunked is not None else nullcontext():
+        return loop.task.measure(model, batch, chosen)
+
+
 def _accompany(loop: TrainingLoop, model: Any, batches: int) -> None:
     """Forward passes that count for nothing, while others evaluate: they need this process's shards."""
     samples = loop.plan.validation
     for _ in range(batches):
-        loop.task.measure(model, loop._prepare_inputs(loop.task.collate([samples[0]])), [samples[0]])
+        _measured(loop, model, [samples[0]])
 
 
 def _batches(numbers: Sequence[int], size: int, documents: Sequence[Document]) -> list[list[int]]:

@@ -32,6 +32,7 @@ from tollgate_trainer.lifecycle.sharding import Sharding, make_whole
 from tollgate_trainer.lifecycle.state import Best, Mode
 from tollgate_trainer.lifecycle.stop import StopCode
 from tollgate_trainer.lifecycle.workers import outlive_stop_signals
+from tollgate_trainer.models.chunked_loss import ChunkedLoss
 from tollgate_trainer.models.moe_lora.model import MoeLoraModel
 from tollgate_trainer.tasks.inputs import takes
 from tollgate_trainer.tasks.protocol import Task
@@ -103,6 +104,7 @@ class TrainingLoop(Trainer):
         self.compiled = False
         self.workers = 0
         self.around_step: TrainerStep | None = None
+        self.chunked: ChunkedLoss | None = None
         self.skips = ScalerSkips()
         self.step_loss: list[torch.Tensor] = []
         self.last_grad_norm = math.nan
@@ -163,7 +165,8 @@ class TrainingLoop(Trainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """No key-value cache in training."""
         given = {name: tensor for name, tensor in inputs.items() if name != REAL}
-        loss: Any = super().compute_loss(model, {**given, **self._without_cache}, *args, **kwargs)
+        with self.chunked.over(given["labels"]) if self.chunked is not None else nullcontext():
+            loss: Any = super().compute_loss(model, {**given, **self._without_cache}, *args, **kwargs)
         if self.routing is None:
             return loss
         divided = self.model_accepts_loss_kwargs and kwargs.get("num_items_in_batch") is not None

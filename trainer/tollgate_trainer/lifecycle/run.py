@@ -16,6 +16,7 @@ from tollgate_trainer.lifecycle import arrangement, compiling, workers
 from tollgate_trainer.lifecycle.arguments import plan_for, topology, training_arguments
 from tollgate_trainer.lifecycle.batching import Batching, batching
 from tollgate_trainer.lifecycle.checkpoints import Checkpoints, Found, Identity, committed, newest_valid
+from tollgate_trainer.lifecycle.cross_entropy import chunked_loss
 from tollgate_trainer.lifecycle.ending import finish, stopped
 from tollgate_trainer.lifecycle.experts import ExpertsLog
 from tollgate_trainer.lifecycle.extending import extend
@@ -221,7 +222,9 @@ class Run:
         arranged = arrangement.arrangement(self.manifest, session, built, self.device, self.sharding, before)
         plan = plan_for(self.manifest, splits, batches, task, arranged)
         arrangement.say(session, arranged, plan.order)
+        chunked = chunked_loss(self.manifest, session, built.model, self.device.type == "cuda")
         now = topology(self.manifest, batches, built.precision, self.device, self.sharding) | arranged.facts()
+        now |= {"cross_entropy": "chunked"} if chunked is not None else {}
         if resumed is not None:
             self._compare(session.state, now, built)
         session.remember(topology=now, base_digest=built.base_digest)
@@ -257,6 +260,7 @@ class Run:
         rotation = Rotation(checkpoints, plan, session)
         loop = TrainingLoop(session, plan, task, checkpoints, rotation, model, arguments, tokenizer, self.sharding)
         loop.remote = self.remote
+        loop.chunked = chunked
         extend(loop, self.manifest)
         loop.sampling = sampling_for(loop, self.manifest.evaluation.samples)
         return loop

@@ -69,6 +69,8 @@ class CausalLM:
         """The sum of the negative log-likelihoods in nats, over the predicted tokens."""
         logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
         targets = batch["labels"][:, 1:]
+        if logits.ndim == 0:  # the sum itself, see models/chunked_loss.py
+            return Measurement(float(logits), float((targets != IGNORED).sum()))
         total = functional.cross_entropy(
             logits[:, :-1].float().reshape(-1, logits.shape[-1]),
             targets.reshape(-1),

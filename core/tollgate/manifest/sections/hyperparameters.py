@@ -56,6 +56,12 @@ class Hyperparameters(Section):
         description="Compile the model (torch.compile). On a CPU only with packing, whose batches have one shape; "
         "elsewhere it is off, and the run says why.",
     )
+    cross_entropy: Literal["auto", "chunked", "plain"] = Field(
+        default="auto",
+        description="chunked: output head and loss in one, some tokens at a time, so that the logits (the most memory, "
+        "with a large vocabulary) are never all there; causal-lm only. auto: chunked on a GPU, where the loss comes "
+        "out the same for this model.",
+    )
     dataloader_num_workers: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = Field(
         default="auto",
         description="Processes that read data beside the training. auto: as many as a short measurement asks for, "
