@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,11 +13,11 @@ import pytest
 import yaml
 
 from tollgate.manifest.errors import ManifestError
-from tollgate.manifest.foreign.importing import Imported, import_files
+from tollgate.manifest.foreign.importing import HIDDEN, Imported, import_files
 from tollgate.manifest.foreign.leaves import Leaf, flatten, read, resolve
 from tollgate.manifest.foreign.table import TABLE, by_name
 from tollgate.manifest.loader import load_file
-from tollgate.manifest.overrides import setting
+from tollgate.manifest.overrides import at, setting
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.manifest.validation import fields
 
@@ -31,6 +32,11 @@ def imported(*names: str, settings: tuple[str, ...] = ()) -> Imported:
     told = [one.key for one in (*found.mapped, *found.unmapped)]
     assert sorted(told) == sorted(keys), "each key is told exactly once"
     return found
+
+
+def one(keys: dict[str, Any]) -> Imported:
+    """Of one JSON file with these keys, and a place for the data."""
+    return import_files([("a.json", json.dumps(keys).encode())], "a", [setting("dataset.path=d.jsonl")])
 
 
 def whys(found: Imported) -> dict[str, tuple[str, bool]]:
@@ -56,13 +62,15 @@ def test_flat_keys_over_three_files() -> None:
     assert manifest.resources.expected_runtime_hours == 6
     assert manifest.name == "support"
     assert {text.partition(":")[0] for text in found.assumed} == {"adapter.type", "name"}
+    workers = read((FILES / "training.json").read_bytes(), "training.json")["dataloader_num_workers"]
+    assert asked.dataloader_num_workers == workers
     told = whys(found)
     assert told["frobnicate"] == ("no field is known for this key", True)
     assert told["label_smoothing_factor"][1]
     assert "PromotionPolicy" in told["safety.max_toxicity"][0]
     assert told["seed"] == ("seed gives reproducibility.seed, too, with another value: 7 is kept", True)
     assert manifest.reproducibility.seed == 7
-    for harmless in ("fp16", "max_steps", "evaluation_strategy", "logging_dir", "dataloader_num_workers", "report_to"):
+    for harmless in ("fp16", "max_steps", "evaluation_strategy", "logging_dir", "report_to"):
         assert not told[harmless][1], harmless
     assert not found.complete
     notes = {one.key: one.note for one in found.mapped}
@@ -101,6 +109,79 @@ def test_hydra_with_interpolations() -> None:
     assert told["scheduler._target_"][1], "another schedule trains other weights"
     assert "--cfg job --resolve" in told["defaults"][0]
     assert found.shape == "Hydra-style YAML"
+
+
+def test_every_argument_of_transformers_is_known_and_its_default_loses_nothing() -> None:
+    from transformers import TrainingArguments
+
+    arguments = {field.name: field.default for field in dataclasses.fields(TrainingArguments)}
+    written = {name: default for name, default in arguments.items() if default is not dataclasses.MISSING}
+    assert [name for name in arguments if name not in by_name()] == []
+    found = one(json.loads(json.dumps(written, default=str)) | {"output_dir": "out"})
+    assert [left for left in found.unmapped if left.important] == []
+    asked = found.loaded.manifest.hyperparameters
+    assert (asked.learning_rate, asked.per_device_train_batch_size, asked.num_train_epochs) == (5e-5, 8, 3)
+    assert (asked.dataloader_num_workers, asked.compile, asked.group_by_length) == (0, False, False)
+
+
+STAGE_3 = {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu", "pin_memory": True}}}
+GPUS = {"compute_target": "gpu_multi"}
+KEYS: list[tuple[dict[str, Any], str, Any]] = [
+    ({"dataloader_num_workers": 4}, "hyperparameters.dataloader_num_workers", 4),
+    ({"warmup_steps": 0.1}, "hyperparameters.warmup_ratio", 0.1),
+    ({"warmup_steps": 20.0}, "hyperparameters.warmup_steps", 20),
+    ({"train_sampling_strategy": "group_by_length"}, "hyperparameters.group_by_length", True),
+    ({"use_cpu": True}, "compute_target", "cpu"),
+    ({"torch_compile": "true", "packing": True}, "hyperparameters.compile", True),
+    ({"deepspeed": "configs/zero2.json"} | GPUS, "parallelism", "zero2"),
+    ({"deepspeed": STAGE_3} | GPUS, "parallelism_options.offload", "cpu"),
+    ({"fsdp": "full_shard", "fsdp_config": {"fsdp_version": 2}} | GPUS, "parallelism", "fsdp2"),
+    ({"val_set_size": 0.05}, "dataset.splits.validation", 0.05),
+    ({"save_steps": 50, "save_strategy": "steps"}, "hyperparameters.save_steps", 50),
+    ({"peft_use_rslora": True, "adapter": "lora"}, "adapter.rslora", True),
+    ({"optim": "paged_adamw_32bit"}, "hyperparameters.optimizer.name", "adamw"),
+    ({"use_wandb": True, "wandb_mode": "offline"}, "tracking.wandb.mode", "offline"),
+]
+
+
+@pytest.mark.parametrize(("keys", "field", "value"), KEYS)
+def test_keys_of_other_trainers_become_fields(keys: dict[str, Any], field: str, value: Any) -> None:
+    found = one(keys)
+    assert at(found.loaded.document, field.split(".")) == value
+    assert found.complete
+
+
+LOST = [
+    ({"save_steps": 50, "save_strategy": "epoch"}, "save_strategy is epoch", False),
+    ({"eval_steps": 50, "evaluation_strategy": "no"}, "it had no effect", False),
+    ({"assistant_only_loss": False}, "only the assistant's words carry loss", True),
+    ({"assistant_only_loss": True}, "this is what Tollgate does anyway", False),
+    ({"completion_only_loss": False}, "a prompt carries no loss", True),
+    ({"packing_strategy": "wrapped"}, "documents are not cut", True),
+    ({"packing_strategy": "bfd"}, "keeps documents whole", False),
+    ({"label_smoothing_factor": 0.1}, "the loss is the task's own", True),
+    ({"data_seed": 42}, "one seed decides", False),
+    ({"data_seed": 7}, "one seed decides", True),
+    ({"optim": "adamw_bnb_8bit"}, "32 bits", True),
+    ({"val_set_size": 100}, "a count", True),
+    ({"lora_target_linear": False}, "adapter.target_modules", True),
+    ({"rl": "dpo"}, "only supervised", True),
+    ({"deepspeed": "ds.json"}, "parallelism: zero1, zero2 or zero3", True),
+    ({"deepspeed": "zero3_cpuoffload.json"}, "parallelism_options.offload", True),
+    ({"use_liger_kernel": True}, "changes no result", False),
+]
+
+
+@pytest.mark.parametrize(("keys", "words", "important"), LOST)
+def test_what_no_field_says_is_told_with_a_reason(keys: dict[str, Any], words: str, important: bool) -> None:
+    told = [left for left in one(keys).unmapped if words in left.reason]
+    assert [left.important for left in told] == [important]
+
+
+def test_a_secret_is_never_repeated() -> None:
+    found = one({"hub_token": "hf_abcdef", "wandb_api_key": "k-123", "eos_token": "<|end|>"})
+    told = {left.key: left.value for left in found.unmapped}
+    assert told == {"hub_token": HIDDEN, "wandb_api_key": HIDDEN, "eos_token": "<|end|>"}
 
 
 @pytest.mark.parametrize("names", [("training.json",), ("sections.yaml",), ("hydra.yaml",)])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 Known = Mapping[str, Any]
@@ -66,6 +68,82 @@ def of(table: Mapping[str, Any], reason: str) -> Convert:
         raise Cannot(reason)
 
     return convert
+
+
+def unless(reason: str) -> Cannot:
+    """In a table of words: nothing to map, because it is so anyway."""
+    return Cannot(reason, harmless=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Instead:
+    """Another field than the row's, because of what the value is."""
+
+    field: str
+    value: Any
+
+
+def warmup(value: Any, known: Known) -> Any:
+    """Steps; transformers 5 takes a number below 1 as the share of all steps."""
+    number = same(value, known)
+    if isinstance(number, float) and 0 < number < 1:
+        return Instead("hyperparameters.warmup_ratio", number)
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+def every(strategy_key: str) -> Convert:
+    """Steps between two saves or evaluations, which do not count where the strategy says something else."""
+
+    def convert(value: Any, known: Known) -> Any:
+        names = (strategy_key, "evaluation_strategy") if strategy_key == "eval_strategy" else (strategy_key,)
+        said = next((str(known[name]).lower() for name in names if known.get(name) is not None), "steps")
+        if said.rpartition(".")[2] in ("no", "epoch"):
+            raise Cannot(f"{strategy_key} is {said}, so it had no effect", harmless=True)
+        return same(value, known)
+
+    return convert
+
+
+def data_seed(value: Any, known: Known) -> Any:
+    """The order's own seed: nothing to map when it is the seed."""
+    raise Cannot("one seed decides weights and order", harmless=same(value, known) == known.get("seed", 42))
+
+
+def all_linear(value: Any, known: Known) -> Any:
+    """Whether all linear layers get an adapter, as they do where none is named."""
+    if same(value, known) is True:
+        raise Cannot("all linear layers have one where none are named", harmless=True)
+    named = any(key in known for key in ("lora_target_modules", "target_modules"))
+    raise Cannot("name the layers in adapter.target_modules; without it all linear ones have one", harmless=named)
+
+
+def zero_file(value: Any, known: Known) -> str:
+    """A file with DeepSpeed's settings, by the stage in its name."""
+    match = re.search(r"zero[_-]?([123])", str(value).lower())
+    if match is None or "offload" in str(value).lower():
+        raise Cannot(
+            "a DeepSpeed file of its own is not read; write parallelism: zero1, zero2 or zero3, and perhaps "
+            "parallelism_options.offload: cpu"
+        )
+    return f"zero{match[1]}"
+
+
+def offload(value: Any, known: Known) -> str:
+    """Where optimizer or weights lie: `cpu`, or a switch for it."""
+    name = str(value).strip().lower()
+    if name in ("none", "false"):
+        raise Cannot("off, as it is without it", harmless=True)
+    if name in ("cpu", "true"):
+        return "cpu"
+    raise Cannot("parallelism_options.offload is none or cpu")
+
+
+def share(value: Any, known: Known) -> float:
+    """Axolotl's val_set_size: a share below 1, a count from 1 on."""
+    number = float(same(value, known))
+    if number >= 1:
+        raise Cannot("a count; here a share is held out: --set dataset.splits.validation=0.1")
+    return number
 
 
 def percent(value: Any, known: Known) -> float:

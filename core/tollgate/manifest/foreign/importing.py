@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tollgate.manifest.errors import ABSENT, ManifestError, Problem
-from tollgate.manifest.foreign.conversions import OFF, Cannot
+from tollgate.manifest.foreign.conversions import OFF, Cannot, Instead
 from tollgate.manifest.foreign.leaves import Leaf, flatten, read, resolve, shape
 from tollgate.manifest.foreign.row import Row
 from tollgate.manifest.foreign.table import GENERIC, by_name
@@ -20,6 +20,9 @@ from tollgate.manifest.overrides import Override, apply, at, merge
 
 _BETAS = [0.9, 0.999]
 _MOST_ROUNDS = 50
+_SECRET = re.compile(r"(hub|hf|api|auth|access|wandb|comet)_?(token|key)$|secret|password")
+HIDDEN = "(not shown)"
+"""Instead of a value that by its key's name is a secret: the list of what was not mapped is kept in a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,8 @@ class _Work:
     off: dict[str, str] = field(default_factory=dict)  # section -> the foreign key that switched it off
 
     def refuse(self, leaf: Leaf, reason: str, important: bool) -> None:
-        self.unmapped.append(Unmapped(leaf.key, leaf.source, leaf.value, reason, important))
+        value = HIDDEN if _SECRET.search(leaf.key.lower()) and leaf.value is not None else leaf.value
+        self.unmapped.append(Unmapped(leaf.key, leaf.source, value, reason, important))
 
 
 def import_files(files: Sequence[tuple[str, bytes]], stem: str, settings: Sequence[Override] = ()) -> Imported:
@@ -123,6 +127,8 @@ def _place(work: _Work, leaf: Leaf, row: Row | None, known: Mapping[str, Any]) -
         except (TypeError, ValueError):
             work.refuse(leaf, "this value is of no kind that the field takes", row.important)
         else:
+            if isinstance(value, Instead):
+                row, value = replace(row, field=value.field), value.value
             _put(work, leaf, row, value)
 
 

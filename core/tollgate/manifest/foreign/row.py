@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from tollgate.manifest.foreign.conversions import Convert, same
 
+HYPER = "hyperparameters."
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

@@ -8,7 +8,12 @@ from tollgate.manifest.foreign.conversions import Cannot, Known, of, same
 
 ADAMW = {
     **dict.fromkeys(
-        ("adamw", "adamw_torch", "adamw_hf", "adamw_torch_fused", "fusedadam", "adamw_apex_fused"), "adamw"
+        ("adamw", "adamw_torch", "adamw_hf", "adamw_torch_fused", "fusedadam", "adamw_apex_fused", "paged_adamw_32bit"),
+        "adamw",
+    ),
+    **dict.fromkeys(
+        ("adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "adamw_torch_8bit"),
+        Cannot("AdamW keeps its states in 32 bits here: more memory, which `tollgate plan` counts"),
     ),
     "adam": Cannot("Adam without decoupled weight decay is not offered; adamw is"),
 }
