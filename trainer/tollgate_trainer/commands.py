@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 
 from tollgate.api.quantities import format_usd
-from tollgate.contract import Env, Files, LastWords, Outcome, Role
+from tollgate.contract import Env, Files, LastWords, Outcome, Role, StopReason
 from tollgate.gates.verdict import strictest_confidence
 from tollgate_cli.helping import ending
 from tollgate_cli.options import overriding_a_run
@@ -32,6 +32,7 @@ from tollgate_trainer.laptop import (
     starting_point,
     subject,
     summary,
+    typed,
 )
 from tollgate_trainer.laptop.allowance import Allowance
 from tollgate_trainer.laptop.conduct import Conductor
@@ -262,7 +263,8 @@ def _suffix(wishes: Wishes) -> str:
 def _introduce(display: Display, place: Workplace, allowed: Allowance, found: Effective, started_from: str) -> None:
     display.say(f"{place.run}, attempt {place.attempt}, in {summary.shorten(place.output)}")
     if found.changes:
-        display.say(f"the manifest with {len(found.changes)} changes ({place.loaded.digest[:19]}):")
+        many = "1 change" if len(found.changes) == 1 else f"{len(found.changes)} changes"
+        display.say(f"the manifest with {many} ({place.loaded.digest[:19]}):")
     for change in found.changes:
         display.say(f"  {change}")
     if started_from:
@@ -364,10 +366,14 @@ def _end(
         evaluation_seconds=_seconds_evaluating(place) - before if evaluated is not None else None,
         per_hour=priced.per_hour,
         report=path,
-        log=place.log(Role.EVALUATE if evaluated is not None and code else Role.TRAIN),
+        log=place.log_to_read(evaluation_failed=evaluated is not None and code != 0),
         note=note,
-        profile=_profile(place),
-        options=wishes.arguments(),
+        profile=place.profiled(),
+        options=typed.again(
+            click.get_current_context().params,
+            wishes.arguments(),
+            stopped_by_hand=words is None or words.outcome is not Outcome.STOPPED or words.reason == StopReason.SIGNAL,
+        ),
         quick_test=wishes.quick_test,
     )
     if form == "json":
@@ -375,11 +381,6 @@ def _end(
     else:
         summary.show(ending, console)
     return code
-
-
-def _profile(place: Workplace) -> Path | None:
-    path = place.output / f"logs/profile/top-ops-attempt-{place.attempt}-rank-0.txt"
-    return path if place.profile and path.exists() else None
 
 
 def _report(folder: Path) -> Path:

@@ -110,12 +110,20 @@ def sentence(event: Event) -> str | None:
     if kind == "save":
         return f"step {step}: checkpoint saved"
     if kind == "restore":
-        return f"going on from the checkpoint of step {step} ({event.get('equality', 'resumed')})"
+        return f"going on from the checkpoint of step {step}{_likeness(event)}"
     if kind == "profile":
         return f"steps {event.get('first_step')} to {event.get('last_step')} were profiled: {event.get('trace')}"
     if kind in ("warning", "adopt", "early_stop"):
         return f"{'warning: ' if kind == 'warning' else ''}{event.get('message', kind)}"
     return None
+
+
+def _likeness(event: Event) -> str:
+    """What a resumed run has in common with one that was never stopped, and why no more."""
+    if event.get("equality") != "statistical":
+        return f" ({event['equality']})" if event.get("equality") else ""
+    because = ", ".join(map(str, event.get("because") or ()))
+    return " with the same samples, but not bit for bit" + (f": {because}" if because else "")
 
 
 def _count(value: object) -> str:

@@ -61,6 +61,16 @@ class Workplace:
         """Output of the processes of this attempt."""
         return self.output / "logs" / f"{role.value}-{self.attempt}.log"
 
+    def log_to_read(self, *, evaluation_failed: bool) -> Path:
+        """What to read about a command that is over; an evaluation alone has no training's log."""
+        training = self.log(Role.TRAIN)
+        return training if training.exists() and not evaluation_failed else self.log(Role.EVALUATE)
+
+    def profiled(self) -> Path | None:
+        """The table of the most expensive operations, where one was asked for and made."""
+        path = self.output / f"logs/profile/top-ops-attempt-{self.attempt}-rank-0.txt"
+        return path if self.profile and path.exists() else None
+
     def environment(self, role: Role) -> dict[str, str]:
         """The environment of the contract, over this shell's own."""
         inherited = {name: value for name, value in os.environ.items() if name not in set(Env)}

@@ -188,5 +188,6 @@ def _next(ending: Ending) -> list[tuple[str, str]]:
         return commands
     if words is not None and words.outcome is Outcome.STOPPED:
         again = " ".join([file, *map(shlex.quote, ending.options)])
-        return [(f"tollgate run {again}", "go on from the newest checkpoint")]
+        purpose = "go on from the newest checkpoint" if words.checkpoint else "begin again"
+        return [(f"tollgate run {again}", purpose)]
     return [(f"less {shlex.quote(shorten(ending.log))}", "everything that the processes said")]
