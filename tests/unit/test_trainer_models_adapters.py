@@ -194,6 +194,27 @@ def test_the_experts_stand_over_the_quantised_layers_and_only_they_have_gradient
     }
 
 
+@pytest.mark.parametrize("kind", ["lora over nf4", "dora over nf4", "lora over int8", "moe-lora over nf4"])
+def test_after_an_evaluation_the_gradients_are_what_they_were_before(place: Place, kind: str) -> None:
+    """A 4-bit layer that was packed for evaluation would pass no gradient on, and only warn."""
+    quantization, adapter = KINDS[kind]
+    model: Any = build(asked(quantization, adapter), place.root, place.tokenizer, CPU).model
+
+    def gradients() -> dict[str, torch.Tensor]:
+        torch.manual_seed(3)
+        model.train()
+        model.zero_grad()
+        model(input_ids=IDS, labels=IDS, use_cache=False).loss.backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    before = gradients()
+    assert any("layers.0." in name and float(grad.abs().max()) > 0 for name, grad in before.items())
+    logits(model)
+    after = gradients()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(grad, after[name]) for name, grad in before.items())
+
+
 @pytest.mark.parametrize("kind", ["rslora", "moe-lora", "lora over nf4", "moe-lora over int8"])
 def test_gradient_checkpointing_reaches_the_first_layers_adapter(place: Place, kind: str) -> None:
     quantization, adapter = KINDS[kind]

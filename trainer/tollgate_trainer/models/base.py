@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tollgate_trainer.models.digest import digest_of, inventory
-from tollgate_trainer.models.quantised import Quantisation, loading
+from tollgate_trainer.models.quantised import Quantisation, keep_differentiable, loading
 from tollgate_trainer.models.source import Source
 from tollgate_trainer.refusal import ModelRefused
 
@@ -49,6 +49,8 @@ def load_base(
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelRefused(f"no model could be loaded from {source.name}: {error}", "model.base") from error
+    if quantisation != "none":
+        keep_differentiable(model)
     return model
 
 

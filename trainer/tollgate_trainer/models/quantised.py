@@ -47,6 +47,20 @@ def loading(quantisation: Quantisation, compute: torch.dtype, device: torch.devi
     return {"quantization_config": config, "device_map": {"": device}}
 
 
+def keep_differentiable(model: Any) -> None:
+    """Have 4-bit layers compute after an evaluation as before it.
+
+    On processors with bf16 instructions bitsandbytes packs the weights anew at the first pass in evaluation mode, and
+    from then on computes them, in training too, by a kernel that has no gradient: nothing below such a layer would be
+    learned any more, with a warning but without an error.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
 def facts(quantisation: Quantisation) -> dict[str, Any]:
     """What bit-equality depends on besides the rest of the topology; {} without a quantised base."""
     if quantisation == "none":
