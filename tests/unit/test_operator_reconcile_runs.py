@@ -186,6 +186,9 @@ async def test_a_changed_policy_judges_a_finished_run_anew():
     await operator.work()
     assert [g.verdict for g in operator.status.gates] == ["Failed"]
     assert operator.status.gates[0].policy_digest != first.gates[0].policy_digest
+    assert "staging Failed" in operator.status.message
+    told = {c.type: c.message for c in operator.status.conditions}
+    assert told["Finished"] == told["Complete"] == operator.status.message
 
 
 async def test_one_killed_pod_of_a_gang_stops_the_other_at_once_and_the_next_attempt_resumes():

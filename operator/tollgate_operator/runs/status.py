@@ -58,10 +58,13 @@ def at_end(situation: Situation, now: datetime) -> TrainingRunStatus:
     So all conditions are of this generation (`kubectl wait` passes over those of an older one), and one that an older
     operator did not know is added.
     """
-    status = _set(situation, situation.status, now, [finish(situation.status)])
+    told = [finish(situation.status)]
+    if situation.status.phase is Phase.SUCCEEDED:
+        told.append(Told(ConditionType.COMPLETE, "True", "Trained", situation.status.message))
+    status = _set(situation, situation.status, now, told)
     generation = situation.run.generation
-    told = [c.model_copy(update={"observed_generation": generation}) for c in status.conditions]
-    return status.model_copy(update={"conditions": told})
+    current = [c.model_copy(update={"observed_generation": generation}) for c in status.conditions]
+    return status.model_copy(update={"conditions": current})
 
 
 def _set(
