@@ -17,6 +17,7 @@ from tollgate.manifest.sections import (
     Joint,
     Model,
     ParallelismOptions,
+    Report,
     Reproducibility,
     Resources,
     Section,
@@ -71,6 +72,7 @@ class TrainingManifest(Section):
     wandb_logging: bool | None = Field(default=None, description="Short form of tracking.wandb.")
     wandb_project: str | None = Field(default=None, description="Short form of tracking.wandb.project.")
     evaluation: Evaluation = Field(default_factory=Evaluation)
+    report: Report = Field(default_factory=Report)
     extensions: Extensions = Field(default_factory=Extensions)
     evaluation_enabled: bool | None = Field(default=None, description="Short form of evaluation.enabled.")
     output_dir: str | None = Field(

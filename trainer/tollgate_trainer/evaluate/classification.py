@@ -31,8 +31,8 @@ class Classification:
     def measure(self, subject: Subject) -> Sequence[Measured]:
         """accuracy, macro_f1, macro_precision, macro_recall, and evaluation/classification.json."""
         found = predictions(subject, self.name, TASKS)
-        document = described(found)
-        return of_classes(found, self, Detail("classification", document, tuple(lines(document))))
+        document = described(found, subject.quotes)
+        return of_classes(found, self, Detail("classification", document, tuple(lines(document)), subject.quotes))
 
 
 class Auroc:
@@ -137,8 +137,11 @@ def mean(values: Sequence[float], documents: Sequence[Document]) -> Mean:
 # --- for people -------------------------------------------------------------------------------------------------------
 
 
-def described(found: Predictions) -> dict[str, Any]:
-    """What stands in evaluation/classification.json: matrix, classes, and the documents that it is most wrong about."""
+def described(found: Predictions, quotes: bool = True) -> dict[str, Any]:
+    """What stands in evaluation/classification.json: matrix, classes, and the documents that it is most wrong about.
+
+    quotes: with their text.
+    """
     true, probabilities = arrays(found)
     predicted = probabilities.argmax(axis=1)
     labels = found.labels
@@ -175,7 +178,7 @@ def described(found: Predictions) -> dict[str, Any]:
             {
                 "id": found.documents[place].id,
                 "origin": found.documents[place].origin,
-                "text": found.documents[place].text[:EXCERPT],
+                **({"text": found.documents[place].text[:EXCERPT]} if quotes else {}),
                 "label": labels[true[place]],
                 "predicted": labels[predicted[place]],
                 "probability_of_label": float(probabilities[place, true[place]]),
@@ -216,7 +219,7 @@ def lines(document: dict[str, Any]) -> list[str]:
         "",
         *(
             f"- {one['origin']}: {_cell(one['label'])} taken for {_cell(one['predicted'])} "
-            f"(its own class {one['probability_of_label']:.3f}): {_cell(one['text'])}"
+            f"(its own class {one['probability_of_label']:.3f})" + (f": {_cell(one['text'])}" if "text" in one else "")
             for one in document["worst"]
         ),
     ]

@@ -19,10 +19,10 @@ class Joint:
     def measure(self, subject: Subject) -> Sequence[Measured]:
         """All of them, and evaluation/joint.json."""
         found = predictions(subject, self.name, ("joint",))
-        classes, spans = classification.described(found), span.described(found)
+        classes, spans = classification.described(found, subject.quotes), span.described(found, subject.quotes)
         told = [*classification.lines(classes), "", *span.lines(spans)]
         document = {"schema": 1, "task": "joint", "classification": classes, "span": spans}
         return [
-            *classification.of_classes(found, self, Detail("joint", document, tuple(told))),
+            *classification.of_classes(found, self, Detail("joint", document, tuple(told), subject.quotes)),
             *span.of_spans(found, self, None),
         ]

@@ -32,6 +32,7 @@ class Surroundings:
     root: Path
     trained_on: str | None
     anywhere: bool = False
+    quotes: bool = True
 
 
 def asked(names: Sequence[str], settings: Evaluation) -> list[Task]:
@@ -71,6 +72,7 @@ def measure(
                 root=around.root,
                 trained_on=around.trained_on,
                 anywhere=around.anywhere,
+                quotes=around.quotes,
             )
         )
         found += [(task, one) for one in ([answer] if isinstance(answer, Measured) else answer)]

@@ -28,7 +28,8 @@ class Subject:
     of a sequence, as in training. seed: of every draw, so that the same dataset asks the same prompts. limit: at most
     so many documents, questions or prompts. settings: the manifest's `evaluation`; its paths are relative to `root`.
     trained_on: digest of the dataset that the model was trained on, None when nobody knows. anywhere: whether settings
-    may name absolute paths, which a person at a keyboard may and a manifest may not.
+    may name absolute paths, which a person at a keyboard may and a manifest may not. quotes: whether what is written
+    may hold text of documents, prompts or replies.
     """
 
     model: PreTrainedModel
@@ -42,6 +43,7 @@ class Subject:
     root: Path = Path()
     trained_on: str | None = None
     anywhere: bool = False
+    quotes: bool = True
 
     def find(self, path: str, field: str) -> Path:
         """The file or folder that a setting names. Raises: ManifestError when it leaves the root."""

@@ -42,7 +42,7 @@ from tollgate_trainer.data.documents import Document
 from tollgate_trainer.evaluate import DEFAULT_CONFIDENCE, SETTINGS, measuring, scorers
 from tollgate_trainer.evaluate.comparing import Pairing
 from tollgate_trainer.evaluate.measuring import Surroundings
-from tollgate_trainer.evaluate.samples import Measured
+from tollgate_trainer.evaluate.samples import Detail, Measured
 from tollgate_trainer.evaluate.suites import Task, suite_digest
 from tollgate_trainer.lifecycle.attempt import Attempt
 from tollgate_trainer.models import ModelInfo, load_finished
@@ -163,6 +163,7 @@ def evaluate(request: Request) -> EvaluationSummary:
         root=attempt.dataset_root,
         trained_on=documents.digest,
         anywhere=request.anywhere,
+        quotes=manifest.report.quotes,
     )
     model, tokenizer = load_finished(folder, attempt.dataset_root)
     measured = measuring.measure(wanted, model, tokenizer, around)
@@ -196,11 +197,21 @@ def evaluate(request: Request) -> EvaluationSummary:
     )
     data = evidence.statement_bytes(facts)
     durable.write(attempt.output_root / Files.EVIDENCE, data)
-    for detail in (one.detail for _, one in measured if one.detail is not None):
-        beside = (attempt.output_root / Files.EVIDENCE).parent / detail.name
+    _write_details([one.detail for _, one in measured if one.detail is not None], attempt.output_root, around.quotes)
+    return evidence.summary(data, Files.EVIDENCE, request.gated)
+
+
+def _write_details(details: Sequence[Detail], root: Path, quotes: bool) -> None:
+    """What people read beside the numbers; without `quotes` nothing that may quote documents."""
+    for detail in details:
+        beside = (root / Files.EVIDENCE).parent / detail.name
+        if detail.quotes and not quotes:
+            print(f"{beside.name}.json is not written: it may quote documents (report.quotes: false)", flush=True)
+            for suffix in (".json", ".md"):
+                beside.with_suffix(suffix).unlink(missing_ok=True)  # of an evaluation before this one
+            continue
         durable.write(beside.with_suffix(".json"), json.dumps(detail.document, indent=1, ensure_ascii=False).encode())
         durable.write(beside.with_suffix(".md"), "\n".join((*detail.lines, "")).encode())
-    return evidence.summary(data, Files.EVIDENCE, request.gated)
 
 
 def _refresh_report(root: Path) -> None:

@@ -148,11 +148,15 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """What people read beside a number: written as evaluation/<name>.json and, as Markdown, evaluation/<name>.md."""
+    """What people read beside a number: written as evaluation/<name>.json and, as Markdown, evaluation/<name>.md.
+
+    quotes: whether text of documents may stand in it; it is then written only where the manifest allows that.
+    """
 
     name: str
     document: Mapping[str, Any]
     lines: tuple[str, ...]
+    quotes: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,8 @@ class Span:
     def measure(self, subject: Subject) -> Sequence[Measured]:
         """exact_match, token_f1, no_answer_accuracy where it exists, and evaluation/span.json."""
         found = predictions(subject, self.name, ("span", "joint"))
-        document = described(found)
-        return of_spans(found, self, Detail("span", document, tuple(lines(document))))
+        document = described(found, subject.quotes)
+        return of_spans(found, self, Detail("span", document, tuple(lines(document)), subject.quotes))
 
 
 def judged(found: Predictions) -> list[Judged]:
@@ -66,8 +66,11 @@ def of_spans(found: Predictions, evaluator: Any, detail: Detail | None) -> list[
     return measured
 
 
-def described(found: Predictions) -> dict[str, Any]:
-    """What stands in evaluation/span.json: the figures, the threshold, and the worst answers."""
+def described(found: Predictions, quotes: bool = True) -> dict[str, Any]:
+    """What stands in evaluation/span.json: the figures, the threshold, and the worst answers.
+
+    quotes: with their text, questions and answers.
+    """
     made = judged(found)
     silent = [one.exact for one in made if not one.document.answers]
     answered = [one for one in made if one.document.answers]
@@ -87,12 +90,9 @@ def described(found: Predictions) -> dict[str, Any]:
             {
                 "id": one.document.id,
                 "origin": one.document.origin,
-                "question": one.document.question,
-                "text": one.document.text[:EXCERPT],
-                "right": [answer.text for answer in one.document.answers or ()],
-                "given": one.answer,
                 "token_f1": one.f1,
                 "doubt": one.found.doubt,
+                **(_quoted(one) if quotes else {}),
             }
             for one in worst
         ],
@@ -125,7 +125,18 @@ def lines(document: dict[str, Any]) -> list[str]:
     ]
 
 
+def _quoted(one: Judged) -> dict[str, Any]:
+    return {
+        "question": one.document.question,
+        "text": one.document.text[:EXCERPT],
+        "right": [answer.text for answer in one.document.answers or ()],
+        "given": one.answer,
+    }
+
+
 def _line(one: dict[str, Any]) -> str:
+    if "right" not in one:
+        return f"- {one['origin']} (F1 {one['token_f1']:.2f})"
     right = " / ".join(map(_told, one["right"])) or "none"
     given = _told(one["given"]) or "none"
     return f"- {one['origin']}: {_told(one['question'] or '')} right {right}, given {given} (F1 {one['token_f1']:.2f})"

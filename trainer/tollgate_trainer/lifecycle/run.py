@@ -262,7 +262,7 @@ class Run:
         loop.remote = self.remote
         loop.chunked = chunked
         extend(loop, self.manifest)
-        loop.sampling = sampling_for(loop, self.manifest.evaluation.samples)
+        loop.sampling = sampling_for(loop, self.manifest.evaluation.samples if self.manifest.report.quotes else 0)
         return loop
 
     def _compare(self, before: LifecycleState, now: dict[str, Any], built: Built) -> None:

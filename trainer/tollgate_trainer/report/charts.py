@@ -33,7 +33,7 @@ class Frame:
 
 
 WIDE = Frame(720, 250)
-HALF = Frame(350, 200)
+HALF = Frame(290, 180)
 NARROW = Frame(350, 220)
 
 
@@ -123,6 +123,7 @@ def line_chart(
         for t in across
     ]
     base = frame.height - frame.bottom
+    parts.append(f'<text class="tick" x="{frame.left - 7}" y="{base + 17}" text-anchor="end">{escape(x_name)}</text>')
     parts += [
         f'<line class="mark" x1="{px(m):.1f}" x2="{px(m):.1f}" y1="{frame.top}" y2="{base}">'
         f"<title>went on from {x_name} {m:g}</title></line>"

@@ -48,16 +48,27 @@ def report() -> None:
     metavar="[FILE]",
     help=f"Print it as PDF too, by a Chromium or Chrome of this machine.  [default: {PDF} beside the page]",
 )
+@click.option(
+    "--quotes/--no-quotes",
+    "quotes",
+    default=None,
+    help="Whether samples and the worst documents are quoted, now and when the page is refreshed.  [default: as "
+    "before; at first as report.quotes of the manifest says]",
+)
 @click.option("--open", "open_it", is_flag=True, help="Open it in the browser.")
-def show(folder: Path | None, pdf: str | None, open_it: bool) -> int:
+def show(folder: Path | None, pdf: str | None, quotes: bool | None, open_it: bool) -> int:
     """Make the report of the run in the output FOLDER and say where it lies (the default)."""
     from tollgate_trainer.report import pdf as printing
-    from tollgate_trainer.report import write
+    from tollgate_trainer.report import privacy, write
 
     if folder is None and pdf and Path(pdf).is_dir():
         folder, pdf = Path(pdf), ""  # `--pdf FOLDER`: the folder was meant
     if folder is None:
         raise LaptopError("say which run: tollgate report FOLDER, such as runs/my-model")
+    if quotes and privacy.forbidden(folder):
+        raise LaptopError(f"--quotes: the manifest of {folder} says report.quotes: false, so nothing was kept to quote")
+    if quotes is not None:
+        privacy.note(folder, quotes)
     path = write(folder)
     click.echo(path)
     if pdf is not None:

@@ -26,4 +26,6 @@ def chart(title: str, series: Sequence[charts.Series], wide: charts.Frame, marks
     if not drawn:
         return None
     legend = tuple((s.name, s.style) for s in series if s.points and len(series) > 1)
+    if 'class="mark"' in drawn and wide.width == charts.WIDE.width:  # small ones stand below a wide one that says it
+        legend += (("went on from a checkpoint", "restart"),)
     return Chart(title, Markup(drawn), Markup(charts.line_chart(title, series, charts.NARROW, marks)), legend)

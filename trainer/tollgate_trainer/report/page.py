@@ -69,6 +69,7 @@ def render(record: Record) -> str:
         small=[chart for chart in small_charts(record) if chart is not None],
         goodput=goodput(record),
         metrics=metrics(record),
+        unmeasured=unmeasured(record),
         settings=sections(record.manifest),
         data=statistics(record),
         files=record.model.get("files", []),
@@ -232,6 +233,17 @@ def metrics(record: Record) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def unmeasured(record: Record) -> list[tuple[str, list[str]]]:
+    """(metric, [stage and demand]) of checks on metrics that the evaluation does not give."""
+    known = {metric.name for metric in record.evidence.metrics} if record.evidence else set()
+    found: dict[str, list[str]] = {}
+    for gate in record.gates:
+        for check in gate.checks:
+            if check.metric not in known:
+                found.setdefault(check.metric, []).append(f"{gate.stage}: {demand(check)}")
+    return list(found.items())
 
 
 def demand(check: CheckStatus) -> str:

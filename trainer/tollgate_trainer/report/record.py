@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from tollgate.contract import Files, LastWords
 from tollgate.gates.evidence import Evaluated, EvidenceError, evidence_digest, parse_statement
 from tollgate.manifest.canonical import digest as digest_of
 from tollgate_trainer import stopwatch
-from tollgate_trainer.report import told
+from tollgate_trainer.report import privacy, told
 
 GATES = "evaluation/gates.json"
 PRICE = "logs/price.json"
@@ -81,6 +81,7 @@ class Record:
     planned: Mapping[str, Any]
     classes: told.Classes | None
     spans: told.Spans | None
+    quotes: bool = True
 
     @property
     def name(self) -> str:
@@ -89,19 +90,23 @@ class Record:
 
 
 def read(root: Path) -> Record:
-    """The record of an output folder. Raises: OSError when the folder itself can't be read."""
+    """The record of an output folder, without text of documents where they may not be quoted.
+
+    Raises: OSError when the folder itself can't be read.
+    """
+    quotes = privacy.may_quote(root)
     events = list(_events(root / Files.EVENTS))
     evidence, digest, problem = _evidence(root)
     gates = _json(root / GATES)
     model = _json(root / Files.MODEL / Files.MODEL_INFO)
     return Record(
         root=root,
-        result=_words(root / Files.RESULT),
-        attempts=tuple(_attempts(root, events)),
+        result=privacy.words(_words(root / Files.RESULT), quotes),
+        attempts=tuple(replace(row, words=privacy.words(row.words, quotes)) for row in _attempts(root, events)),
         steps=tuple(_steps(events)),
         evaluations=tuple(_latest(event for event in events if event["event"] == "eval")),
         saves=tuple(_latest(event for event in events if event["event"] == "save")),
-        warnings=tuple(dict.fromkeys(str(e["message"]) for e in events if e["event"] == "warning" and "message" in e)),
+        warnings=privacy.texts(_warnings(events), quotes),
         plan=next((event for event in reversed(events) if event["event"] == "plan"), {}),
         data=next((event for event in reversed(events) if event["event"] == "data"), {}),
         model=model,
@@ -115,14 +120,15 @@ def read(root: Path) -> Record:
         usd_per_hour=_json(root / PRICE).get("usdPerHour"),
         preflight=tuple(_checks(events)),
         experts=tuple(_by_step(told.each(told.Experts, events, "experts"))),
-        samples=tuple(_by_step(told.each(told.Samples, events, "samples"))),
+        samples=tuple(_by_step(told.each(told.Samples, events, "samples"))) if quotes else (),
         packing=_last(told.each(told.Packing, events, "packing")),
         outlook=_outlook(events),
         compiled=_last(told.each(told.Compiled, events, "compile")),
         reading=_last(told.each(told.Reading, events, "data_loader")),
         planned=_json(root / Files.PLAN),
-        classes=_detail(root, told.Classes, "classification"),
-        spans=_detail(root, told.Spans, "span"),
+        classes=privacy.classes(_detail(root, told.Classes, "classification"), quotes),
+        spans=privacy.spans(_detail(root, told.Spans, "span"), quotes),
+        quotes=quotes,
     )
 
 
@@ -138,6 +144,10 @@ def _events(path: Path) -> Iterable[dict[str, Any]]:
             continue  # a line that a kill cut off
         if isinstance(event, dict) and isinstance(event.get("event"), str):
             yield event
+
+
+def _warnings(events: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    return dict.fromkeys(str(e["message"]) for e in events if e["event"] == "warning" and "message" in e)
 
 
 def _last(found: Sequence[Shape]) -> Shape | None:

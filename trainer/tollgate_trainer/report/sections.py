@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,6 +119,7 @@ def experts(record: Record) -> ExpertsShown | None:
     usage = {name: shares for name, shares in last.usage.items() if shares}
     chosen = sorted(usage, key=lambda name: -max(usage[name]) * len(usage[name]))[:MOST_LAYERS]
     listed = [name for name in usage if name in chosen]
+    cut = len(_shared(listed))
     lines = [
         charts.Series(
             title, [(float(e.step), value) for e in record.experts if (value := getattr(e, field)) is not None], style
@@ -129,7 +131,7 @@ def experts(record: Record) -> ExpertsShown | None:
     ]
     return ExpertsShown(
         layers=tuple(
-            Layer(name, tuple((share(part, 0), min(1.0, part / max(usage[name]))) for part in usage[name]))
+            Layer(name[cut:], tuple((share(part, 0), min(1.0, part / max(usage[name]))) for part in usage[name]))
             for name in listed
         ),
         hidden=len(usage) - len(listed),
@@ -138,6 +140,13 @@ def experts(record: Record) -> ExpertsShown | None:
         balance_loss=last.balance_loss,
         drawing=chart("Evenness (1: all experts alike)", lines, charts.WIDE, []),
     )
+
+
+def _shared(names: Sequence[str]) -> str:
+    """What all dotted names begin with, in whole parts and up to a dot; of one name nothing."""
+    parts = [name.split(".")[:-1] for name in names]
+    same = itertools.takewhile(lambda group: len(set(group)) == 1, zip(*parts, strict=False))
+    return "".join(f"{group[0]}." for group in same) if len(names) > 1 else ""
 
 
 def data_facts(record: Record) -> list[tuple[str, str]]:

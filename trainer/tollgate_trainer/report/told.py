@@ -103,10 +103,10 @@ class ClassRow(Told):
 
 
 class WrongClass(Told):
-    """A document that was given another class."""
+    """A document that was given another class. text: None where documents are not quoted."""
 
     origin: str
-    text: str
+    text: str | None = None
     label: str
     predicted: str
     probability_of_label: float
@@ -131,12 +131,12 @@ class Classes(Told):
 
 
 class WrongSpan(Told):
-    """A document with another answer than the right one."""
+    """A document with another answer than the right one. right, given: None where documents are not quoted."""
 
     origin: str
     question: str | None = None
-    right: list[str]
-    given: str
+    right: list[str] | None = None
+    given: str | None = None
     token_f1: float
 
 

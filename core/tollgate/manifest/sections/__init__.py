@@ -13,6 +13,7 @@ from tollgate.manifest.sections.extensions import Extensions
 from tollgate.manifest.sections.hyperparameters import Hyperparameters, Optimizer, Reproducibility, Scheduler
 from tollgate.manifest.sections.model import DEFAULT_CONFIG, Model
 from tollgate.manifest.sections.parallelism import ParallelismOptions
+from tollgate.manifest.sections.report import Report
 from tollgate.manifest.sections.resources import Budget, Resources
 from tollgate.manifest.sections.saving import Checkpoint, EarlyStopping
 from tollgate.manifest.sections.section import Ratio, Section, Sha256, Weight
@@ -42,6 +43,7 @@ __all__ = [
     "ParallelismOptions",
     "PromptSets",
     "Ratio",
+    "Report",
     "Reproducibility",
     "Resources",
     "Scheduler",
