@@ -131,6 +131,9 @@ def run(
             evaluated, note, before = None, "", _seconds_evaluating(place)
             if _trained(words) and asked and not conductor.interrupted:
                 code, evaluated, note = _evaluate(place, allowed, wanted, conductor, display)
+        except KeyboardInterrupt:  # between the parts, where no process is there to be asked
+            display.say(f"what is done until here lies in {summary.shorten(folder)}; the same command goes on from it")
+            raise
         finally:
             display.close()
         return _end(file, wishes, place, allowed, wanted, code, words, evaluated, note, console, form, before)
