@@ -7,6 +7,7 @@ CLI's.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -24,10 +25,19 @@ LONGEST = 4096
 TOKENS_PER_BATCH = 4096
 """Of a micro-batch: what a laptop's memory holds with a small model. A larger batch comes from accumulation."""
 
+ASKED, HELD_OUT = 200, 240
+"""Documents that a gate of the standard policy asks for (minSamples of perplexity, accuracy and the like), and how many
+to hold out so that a split by hash, which is off by about its root, leaves as many."""
+MOST_HELD_OUT = 2000
+"""Beyond it intervals hardly shrink, and each evaluation costs time."""
+SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 512, 8192
+"""What the trainer takes, and what it trains at most where nobody says."""
+LINES_PER_RUN = 25
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was counted. p95, most: tokens per document."""
+    """What was counted. p95, most: tokens per document; vocabulary: entries of the tokenizer that counted."""
 
     format: str
     documents: int
@@ -35,6 +45,7 @@ class Figures:
     most: int
     duplicates: int
     counted: str
+    vocabulary: int = LARGEST_VOCABULARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +133,7 @@ def count(data: Path, tokenizer: Path | None, said: Said = NOTHING_SAID) -> Figu
         most=lengths["most"],
         duplicates=part["duplicates"]["normalised"],
         counted=document["counted"],
+        vocabulary=document["vocabulary"],
     )
 
 
@@ -129,6 +141,17 @@ def length_for(p95: int, most: int) -> int:
     """max_seq_length: all documents where the longest is not far beyond the rest, else 95 of 100; a multiple of 16."""
     wanted = most if most <= 1.5 * p95 else p95
     return min(max(-(-wanted // 16) * 16, 32), LONGEST)
+
+
+def held_out_of(documents: int) -> float:
+    """The share to hold out: what a gate can decide on, 5 % of much data up to a bound, never more than 30 %."""
+    wanted = max(HELD_OUT, min(0.05 * documents, MOST_HELD_OUT))
+    return min(math.ceil(1000 * wanted / documents) / 1000, 0.3) if documents else 0.3
+
+
+def vocabulary_for(entries: int) -> int:
+    """vocab_size for a tokenizer that has so many entries when it is trained on all of the data; a multiple of 64."""
+    return min(max(-(-entries // 64) * 64, SMALLEST_VOCABULARY), LARGEST_VOCABULARY)
 
 
 def batch_for(length: int, documents: int) -> tuple[int, int]:
@@ -145,7 +168,8 @@ def written(path: str, name: str, figures: Figures, base: str | None, said: Said
     task = figures.format if figures.format in TABLES else "causal-lm"
     length = length_for(figures.p95, figures.most)
     micro, accumulation = batch_for(length, figures.documents)
-    held_out = 0.1 if figures.documents >= 50 else 0.2
+    held_out = held_out_of(figures.documents)
+    tests = round(held_out * figures.documents)
     epochs = 1 if figures.documents > 20_000 else 3
     steps = max(round(figures.documents * (1 - held_out) / (micro * accumulation)), 1)
     twice = f"; {figures.duplicates:,} of them repeat another one" if figures.duplicates else ""
@@ -153,6 +177,7 @@ def written(path: str, name: str, figures: Figures, base: str | None, said: Said
         f"# {figures.documents:,} documents, 95 of 100 have at most {figures.p95:,} tokens, the longest "
         f"{figures.most:,}{twice}.",
         f"# {figures.counted}",
+        *_few(tests),
         "# All fields: docs/reference/manifest.md. Next: tollgate dataset preview, then tollgate run.",
         *_yaml({"name": name if name != "manifest" else _stem(path)}),
         *([f"task: {task}"] if task != "causal-lm" else []),
@@ -162,9 +187,9 @@ def written(path: str, name: str, figures: Figures, base: str | None, said: Said
         f"  format: {figures.format}",
         *said.lines(),
         "  splits:",
-        f"    validation: {held_out}             # held out by a hash of the text, never trained on",
+        f"    validation: {held_out}             # about {tests:,} documents, by a hash of the text, never trained on",
         "",
-        *_model(base),
+        *_model(base, vocabulary_for(figures.vocabulary)),
         "",
         "hyperparameters:",
         f"  max_seq_length: {length}",
@@ -175,7 +200,7 @@ def written(path: str, name: str, figures: Figures, base: str | None, said: Said
         "  warmup_ratio: 0.03",
         "  scheduler: {name: cosine}",
         f"  eval_steps: {max(steps // 2, 1)}",
-        f"  logging_steps: {max(min(steps // 20, 10), 1)}",
+        f"  logging_steps: {min(-(-steps * epochs // LINES_PER_RUN), 50)}",
     ]
     if task in ("span", "joint"):
         lines += ["", "span:", f"  doc_stride: {min(128, length // 4)}          # what neighbouring windows share"]
@@ -191,7 +216,17 @@ def written(path: str, name: str, figures: Figures, base: str | None, said: Said
     return "\n".join(lines) + "\n"
 
 
-def _model(base: str | None) -> list[str]:
+def _few(tests: int) -> list[str]:
+    """What to know where less is held out than gates ask for."""
+    if tests >= ASKED:
+        return []
+    return [
+        f"# Only about {tests:,} can be held out. A gate that asks for {ASKED} samples stays Inconclusive: find more,",
+        "# or ask for fewer (minSamples of the policy), which decides only what is far from its threshold.",
+    ]
+
+
+def _model(base: str | None, vocabulary: int) -> list[str]:
     if base is not None:
         return [
             "model:",
@@ -206,7 +241,7 @@ def _model(base: str | None) -> list[str]:
         "model:                        # from scratch; `base: FOLDER` in its place goes on from a trained model",
         "  config:",
         "    model_type: llama",
-        "    vocab_size: 4096",
+        f"    vocab_size: {vocabulary:<18}# of a tokenizer that is trained on the data",
         "    hidden_size: 256",
         "    intermediate_size: 688",
         "    num_hidden_layers: 4",

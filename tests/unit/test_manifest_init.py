@@ -10,7 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollgate.manifest.loader import load_bytes, load_file
-from tollgate_cli.init import LONGEST, TOKENS_PER_BATCH, Figures, batch_for, length_for, written
+from tollgate_cli.init import (
+    ASKED,
+    HELD_OUT,
+    LARGEST_VOCABULARY,
+    LONGEST,
+    MOST_HELD_OUT,
+    SMALLEST_VOCABULARY,
+    TOKENS_PER_BATCH,
+    Figures,
+    batch_for,
+    held_out_of,
+    length_for,
+    vocabulary_for,
+    written,
+)
 from tollgate_cli.main import main
 from tollgate_trainer.data import load_documents
 from trainer_fixtures import write_chat
@@ -79,6 +93,37 @@ def test_length_and_batch_fit_each_other(p95: int, more: int, documents: int) ->
     micro, accumulation = batch_for(length, documents)
     assert micro * accumulation in (4, 8, 16)
     assert micro == 1 or micro * length <= TOKENS_PER_BATCH
+
+
+@given(st.integers(1, 2_000_000))
+def test_what_is_held_out_is_enough_for_a_gate_or_the_most_that_is_sensible(documents: int) -> None:
+    share = held_out_of(documents)
+    held = share * documents
+    assert 0 < share <= 0.3
+    # A split by hash is binomial: 2.3 standard deviations below the mean, 1 run in 100, leaves what gates ask for.
+    assert share == 0.3 or held - 2.3 * (held * (1 - share)) ** 0.5 >= ASKED
+    assert held <= max(HELD_OUT, min(0.05 * documents, MOST_HELD_OUT)) + documents / 1000 + 1
+
+
+@given(st.integers(1, 100_000))
+def test_the_vocabulary_holds_the_tokenizer_s_entries(entries: int) -> None:
+    size = vocabulary_for(entries)
+    assert size % 64 == 0
+    assert SMALLEST_VOCABULARY <= size <= LARGEST_VOCABULARY
+    assert size >= min(entries, LARGEST_VOCABULARY)
+
+
+@pytest.mark.parametrize(("documents", "warned"), [(186, True), (900, False), (50_000, False)])
+def test_a_manifest_says_when_too_little_can_be_held_out_for_a_gate(documents: int, warned: bool) -> None:
+    text = written("d.jsonl", "m", Figures("chat", documents, 60, 80, 0, "Tokens.", 1085), None)
+    assert ("stays Inconclusive" in text) is warned
+    loaded = load_bytes(text.encode(), "made").manifest
+    assert loaded.dataset.splits.validation == held_out_of(documents)
+    assert (loaded.model.config or {})["vocab_size"] == 1088
+    asked = loaded.hyperparameters
+    batch = asked.per_device_train_batch_size * asked.gradient_accumulation_steps
+    steps = asked.num_train_epochs * documents * (1 - loaded.dataset.splits.validation) / batch
+    assert 10 <= steps / asked.logging_steps <= 60, "lines of the log"
 
 
 @pytest.mark.parametrize("format", ["auto", "chat", "text", "conversations", "prompt_completion", "classification"])

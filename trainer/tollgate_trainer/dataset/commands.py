@@ -176,6 +176,7 @@ def _document(subject: Given, unit: Measure, limit: int | None, figures: dict[st
         "format": format_of(subject),
         "unit": unit.unit,
         "counted": unit.how,
+        "vocabulary": None if unit.tokenizer is None else len(unit.tokenizer),
         "maxSeqLength": limit,
         "parts": {name: document(each) for name, each in figures.items()},
     }
