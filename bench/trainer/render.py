@@ -108,7 +108,14 @@ def memory(kept: Kept) -> str:
     """MiB, median."""
     found = {arm: f"{value / 2**20:.0f} MiB" for arm, value in kept["median_bytes"].items()}
     rows = [[found["tollgate"], found["stock"], f"{kept['ratio']:.3f}", len(kept["peak_bytes"]["tollgate"])]]
-    return rig.table(["Tollgate", "stock", "ratio", "runs"], rows) + measured_on(kept)
+    whole = rig.table(["Tollgate", "stock", "ratio", "runs"], rows)
+    wide = kept["cross_entropy"]
+    found = {how: f"{value / 2**20:.0f} MiB" for how, value in wide["median_bytes"].items()}
+    logits = f"{wide['logits_bytes'] / 2**20:.0f} MiB"
+    rows = [[found["plain"], found["chunked"], logits, len(wide["peak_bytes"]["plain"])]]
+    chunks = rig.table(["`cross_entropy: plain`", "`chunked`", "logits in fp32, one copy", "runs"], rows)
+    about = f"{wide['rows']} rows of {wide['tokens']} tokens over a vocabulary of {wide['vocabulary']}:"
+    return f"{whole}\n{about}\n\n{chunks}" + measured_on(kept)
 
 
 TABLES = {"overhead": overhead, "packing": packing, "forecast": forecast, "stop": stop, "memory": memory}
