@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +38,9 @@ def _spoken() -> Iterator[None]:
 
 
 def _quiet() -> None:
-    """The model libraries keep their progress bars to themselves."""
+    """The model libraries keep their progress bars, and advice that no user of a command can follow, to themselves."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|bitsandbytes)\b")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it, with or without a quantised base
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import transformers
 
