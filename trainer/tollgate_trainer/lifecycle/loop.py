@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,56 +14,30 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
-from tollgate_trainer.data.order import Order, RankBatches
+from tollgate_trainer.data.order import RankBatches
 from tollgate_trainer.extensions import TrainerStep
-from tollgate_trainer.lifecycle.checkpoints import CheckpointError, Checkpoints
+from tollgate_trainer.lifecycle.checkpoints import Checkpoints
+from tollgate_trainer.lifecycle.committing import Committing
 from tollgate_trainer.lifecycle.compiling import eagerly
 from tollgate_trainer.lifecycle.feeding import REAL, Rows, collate_for
 from tollgate_trainer.lifecycle.goodput import State
 from tollgate_trainer.lifecycle.held_out import held_out
-from tollgate_trainer.lifecycle.lease import Fenced
 from tollgate_trainer.lifecycle.outcome import NonFinite
+from tollgate_trainer.lifecycle.plan import Plan
 from tollgate_trainer.lifecycle.remote.keeping import Keeping
 from tollgate_trainer.lifecycle.sampling import Sampling
 from tollgate_trainer.lifecycle.scaling import ScalerSkips
 from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.lifecycle.sharding import Sharding, make_whole
-from tollgate_trainer.lifecycle.state import Best, Mode
+from tollgate_trainer.lifecycle.state import Best
 from tollgate_trainer.lifecycle.stop import StopCode
 from tollgate_trainer.lifecycle.workers import outlive_stop_signals
 from tollgate_trainer.models.chunked_loss import ChunkedLoss
 from tollgate_trainer.models.moe_lora.model import MoeLoraModel
 from tollgate_trainer.tasks.inputs import takes
 from tollgate_trainer.tasks.protocol import Task
-from tollgate_trainer.tasks.samples import SampleSet
 
 SHOWN_SAMPLES = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is trained on and how long."""
-
-    order: Order
-    train: SampleSet
-    validation: SampleSet
-    total_steps: int
-    eval_every: int
-    save_every: int | None
-    save_minutes: float | None
-    keep_last: int
-    keep_best: int
-    best_metric: str
-    best_mode: Mode
-    min_delta: float
-    patience: int | None
-    eval_batch: int
-    deterministic: bool
-
-    @property
-    def tracks_best(self) -> bool:
-        """Whether the best checkpoint is kept and becomes the model."""
-        return self.keep_best > 0 or self.patience is not None
 
 
 class TrainingLoop(Trainer):
@@ -110,7 +83,7 @@ class TrainingLoop(Trainer):
         self.last_grad_norm = math.nan
         self.remote: Keeping | None = None
         self.sampling: Sampling | None = None
-        self._rotate = rotate
+        self.committing = Committing(session, plan, checkpoints, rotate)
         self._without_cache = {"use_cache": False} if takes(model, "use_cache") else {}
         self.routing = model.routing if isinstance(model, MoeLoraModel) else None
 
@@ -281,7 +254,7 @@ class TrainingLoop(Trainer):
             if self.remote is not None:
                 self._upload(step, started, ending)
                 return
-            self._commit(step)
+            self.committing.commit(step, self._expected())
         seconds = time.monotonic() - started
         self.session.saves.add(seconds)
         self.session.progress.touch()
@@ -290,7 +263,7 @@ class TrainingLoop(Trainer):
     def _upload(self, step: int, started: float, ending: bool) -> None:
         """What was staged goes to the store while the training goes on, unless it is the last that it does."""
         assert self.remote is not None
-        run_seconds, folder = self._remember(step), self.checkpoints.staging / f"checkpoint-{step}"
+        run_seconds, folder = self.committing.remember(step), self.checkpoints.staging / f"checkpoint-{step}"
         if self.session.attempt.leads:
             self.session.state.write(folder)
         self.session.agreement.barrier()
@@ -298,44 +271,6 @@ class TrainingLoop(Trainer):
         if ending:
             self.remote.saves.settle()
         self.session.progress.touch()
-
-    def _remember(self, step: int) -> dict[str, float]:
-        """Bring the lifecycle state to this step; answers the run's seconds by state."""
-        session = self.session
-        best = session.state.best
-        if best is not None and best.step == step and self.plan.tracks_best:
-            session.remember(best=replace(best, path=f"checkpoints/checkpoint-{step}"))
-        run_seconds = session.run_seconds()
-        session.remember(
-            step=step,
-            samples=self.plan.order.samples_until(step),
-            tokens=self.plan.order.tokens_until(step),
-            goodput={str(name): round(value, 3) for name, value in run_seconds.items()},
-        )
-        return run_seconds
-
-    def _commit(self, step: int) -> None:
-        """Rank 0 commits and tells the others how it went, so that none waits for one that has failed."""
-        session = self.session
-        told: tuple[str, Any] = ("", None)
-        failure: BaseException | None = None
-        run_seconds = self._remember(step)
-        if session.attempt.leads:
-            try:
-                session.state.write(self.checkpoints.staging / f"checkpoint-{step}")
-                told = ("", self.checkpoints.commit(step, self._expected()).ref())
-                self._rotate()
-            except (Fenced, CheckpointError, OSError) as error:
-                failure = error
-                told = (f"{type(error).__name__}: {error}", isinstance(error, Fenced))
-        problem, result = session.agreement.from_first(told)
-        if failure is not None:
-            raise failure
-        if problem:
-            raise Fenced(problem) if result else CheckpointError(problem)
-        session.committed = result
-        session.committed_step_seconds = run_seconds[State.STEP]
-        session.progress.checkpoint_step, session.progress.checkpoint_at = step, result.saved_at.timestamp()
 
     def _expected(self) -> list[str]:
         world = self.session.attempt.world
