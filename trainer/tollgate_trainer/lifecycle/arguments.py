@@ -15,7 +15,7 @@ from tollgate_trainer.data.order import Order
 from tollgate_trainer.data.sources import shares_of
 from tollgate_trainer.lifecycle.arrangement import Arrangement
 from tollgate_trainer.lifecycle.batching import Batching, total_steps, warmup_steps
-from tollgate_trainer.lifecycle.loop import Plan
+from tollgate_trainer.lifecycle.plan import Plan
 from tollgate_trainer.lifecycle.processes import COLLECTIVE_TIMEOUT
 from tollgate_trainer.lifecycle.sharding import Sharding
 from tollgate_trainer.lifecycle.state import Mode

@@ -10,7 +10,7 @@ from tollgate_trainer.lifecycle.checkpoints import Checkpoints, committed
 from tollgate_trainer.lifecycle.state import LifecycleState
 
 if TYPE_CHECKING:
-    from tollgate_trainer.lifecycle.loop import Plan
+    from tollgate_trainer.lifecycle.plan import Plan
     from tollgate_trainer.lifecycle.session import Session
 
 
