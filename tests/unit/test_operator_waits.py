@@ -11,7 +11,10 @@ from tollgate.api.meta import Condition, find_condition
 from tollgate.api.quantities import format_spent
 from tollgate.api.training_run import ConditionType, Phase, TrainingRunStatus
 
-NO_NODE = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available: 3 No victims."
+NO_NODE = (
+    "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. no new claims to deallocate, preemption: "
+    "0/3 nodes are available: 3 No victims."
+)
 PULL = 'Back-off pulling image "registry.test/trainer:9"'
 
 
@@ -41,6 +44,8 @@ async def test_a_run_that_no_node_takes_says_since_when_why_and_what_happens_nex
     assert "3 Insufficient nvidia.com/gpu. It gives its nodes back at 2026-01-01 00:30 UTC" in status.message
     assert "spec.restart.schedulingTimeout" in status.message
     assert "preemption" not in status.message
+    assert "deallocate" not in status.message
+    assert operator.world.told.count("Unschedulable") == 1
     said = condition(status, ConditionType.RUNNING)
     assert (said.status, said.reason) == ("False", "Unschedulable")
     before = len(operator.world.writes)

@@ -93,7 +93,7 @@ def failed(situation: Situation, now: datetime, reason: str, message: str) -> Tr
         situation,
         now,
         Phase.FAILED,
-        f"{reason}: {message}" if message else reason,
+        message if reason in message else f"{reason}: {message}" if message else reason,
         [
             Told(ConditionType.FAILED, "True", reason, message),
             Told(ConditionType.RUNNING, "False", reason),

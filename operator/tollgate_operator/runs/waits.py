@@ -6,6 +6,7 @@ a condition: `Hindrance`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -21,6 +22,9 @@ _IMAGE: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
 _CONTAINER: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+
+_ASIDE: Final = re.compile(r"\s+(no new claims to deallocate|preemption:).*", re.DOTALL)
+"""What the scheduler thought of besides: taking nodes from others, which nobody can act on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +149,7 @@ def _passing(situation: Situation, attempt: Attempt) -> str:
 
 
 def _no_node(pod: PodFacts) -> str:
-    # The scheduler adds what it thought about preempting others, which nobody can act on.
-    return f"no node takes pod {pod.name}: {pod.unschedulable.split(' preemption:')[0].rstrip('. ')}"
+    return f"no node takes pod {pod.name}: {_ASIDE.sub('', pod.unschedulable).rstrip('. ')}"
 
 
 def _pods_missing(situation: Situation, attempt: Attempt, job: JobFacts) -> str:

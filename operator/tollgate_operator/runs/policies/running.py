@@ -36,8 +36,9 @@ def running(situation: Situation, now: datetime) -> Decision | None:
     if attempt is None or job is None:
         return None
     phase, message = _going(situation, attempt, job, now)
-    conditions = [*_conditions(situation, attempt, job), *_hindered(situation, attempt, job, now)]
-    events: tuple[EmitEvent, ...] = ()
+    hindered = _hindered(situation, attempt, job, now)
+    conditions = [*_conditions(situation, attempt, job), *hindered]
+    events = tuple(EmitEvent("Warning", told.reason, told.message) for told in hindered if _is_news(situation, told))
     if phase is Phase.RUNNING and situation.status.phase is not Phase.RUNNING:
         events = (EmitEvent("Normal", "Running", f"attempt {attempt.number} made its first step"),)
     return Decision(
@@ -124,6 +125,11 @@ def _hindered(situation: Situation, attempt: Attempt, job: JobFacts, now: dateti
     old = find_condition(situation.status.conditions, kind)
     passed = old is not None and old.status == "False" and old.reason in HINDRANCES
     return [Told(kind, "False", "Starting")] if passed and attempt.first_step_time is None else []
+
+
+def _is_news(situation: Situation, told: Told) -> bool:
+    old = find_condition(situation.status.conditions, told.type)
+    return told.reason in HINDRANCES and (old is None or old.reason != told.reason)
 
 
 def _next_deadline(situation: Situation, attempt: Attempt, job: JobFacts, now: datetime) -> float | None:
