@@ -19,6 +19,7 @@ from tollgate_trainer import durable
 from tollgate_trainer.lifecycle import outcome
 from tollgate_trainer.lifecycle.attempt import Attempt
 from tollgate_trainer.lifecycle.goodput import Goodput, State, rounded, without_lost_steps
+from tollgate_trainer.lifecycle.parting import stopped
 from tollgate_trainer.lifecycle.stop import StopFlag
 from tollgate_trainer.refusal import Refused
 from tollgate_trainer.training import Training
@@ -76,9 +77,8 @@ def _leave(training: Training) -> None:
     """Ends this process before its first step, from the signal handler: the interpreter may be deep in an import."""
     words = LastWords(outcome=Outcome.STOPPED, reason=StopReason.SIGNAL)
     if training.session is not None:
-        from tollgate_trainer.lifecycle.ending import stopped
-
         words = stopped(training.session)
+    training.note_time()
     outcome.write(training.attempt, words, failed=False)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -108,6 +108,7 @@ def _failed(training: Training, error: BaseException) -> int:
                 "resumed_from_step": session.resumed_from,
             }
         )
+    training.note_time()
     if reason is FailureReason.OUT_OF_MEMORY:
         from tollgate_trainer.lifecycle.memory import advice
 

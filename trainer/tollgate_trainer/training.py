@@ -18,8 +18,8 @@ from tollgate_trainer.lifecycle import output
 from tollgate_trainer.lifecycle.agreement import Agreement
 from tollgate_trainer.lifecycle.attempt import Attempt
 from tollgate_trainer.lifecycle.events import Events
-from tollgate_trainer.lifecycle.goodput import Goodput, State, rounded
-from tollgate_trainer.lifecycle.heartbeat import Heartbeat, last_beat
+from tollgate_trainer.lifecycle.goodput import Goodput, State, added, rounded
+from tollgate_trainer.lifecycle.heartbeat import Beat, Heartbeat, last_beat
 from tollgate_trainer.lifecycle.lease import Lease
 from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.lifecycle.stop import StopFlag
@@ -82,6 +82,7 @@ class Training:
         strategy, trying = sharding.strategy_here(loaded.manifest, attempt, in_pod)
         processes.join(attempt, device, strategy)
         processes.set_determinism(loaded.manifest)
+        beat = self._earlier()
         session = Session(
             attempt=attempt,
             loaded=loaded,
@@ -92,20 +93,19 @@ class Training:
             agreement=Agreement(attempt.world),
             flag=self.flag,
             lease=Lease.from_environment(self.environ),
+            earlier=dict(beat.run_seconds) if beat is not None else {},  # each beat of ours has to tell them
         )
         self.session = session
         self._prepare_output(session, found)
         if self._tracked and attempt.leads:
             self._trackers = Follower(attempt.output_root, self.environ, session.trackers, self._warn)
-        # Read before our own beats: a suspended attempt comes back under the same number.
-        beat = last_beat(attempt.output_root, attempt.number, attempt.uid) if attempt.leads else None
         with _Signs(session):
             from tollgate_trainer.lifecycle.run import Run
 
             for message in filter(None, (aloud, trying)):
                 session.say("warning", message=message)
             shards = sharding.sharding_for(loaded.manifest, strategy, attempt, device)
-            words = Run(session, documents, source, device, beat, shards).train()
+            words = Run(session, documents, source, device, shards).train()
         session.agreement.barrier()
         session.agreement.close()
         processes.leave()
@@ -121,6 +121,35 @@ class Training:
         if self.attempt.deadline is not None:
             seconds = min(seconds, self.attempt.deadline - LEAVE_SECONDS - time.time())
         self._trackers.close(seconds)
+
+    def note_time(self) -> None:
+        """A last beat of a process that ends early, at whatever point: its time, and what attempts before it had lost,
+        are all that the next attempt learns of them. A volume that fails is told by others.
+        """
+        attempt = self.attempt
+        if not attempt.leads:
+            return
+        with suppress(OSError):
+            beat = self.session.beat() if self.session is not None else self._beat_before_session()
+            Heartbeat(attempt.output_root, attempt.number, lambda: beat).write()
+
+    def _beat_before_session(self) -> Beat:
+        attempt, seconds = self.attempt, self.goodput.seconds()
+        before = self._earlier()
+        return Beat(
+            attempt=attempt.number,
+            uid=attempt.uid,
+            at=time.time(),
+            state=self.goodput.state,
+            step=0,
+            attempt_seconds=seconds,
+            run_seconds=added(before.run_seconds if before is not None else {}, seconds),
+        )
+
+    def _earlier(self) -> Beat | None:
+        """The last beat before our own first one: a suspended attempt comes back under the same number."""
+        attempt = self.attempt
+        return last_beat(attempt.output_root, attempt.number, attempt.uid) if attempt.leads else None
 
     def _warn(self, message: str) -> None:
         self.events.add("warning", message=message)

@@ -17,6 +17,8 @@ import pytest
 from safetensors.torch import load_file
 
 from tollgate.contract import Env, FailureReason, Outcome, StopReason, TrainMetric
+from tollgate_trainer.lifecycle.goodput import without_lost_steps
+from tollgate_trainer.lifecycle.heartbeat import Beat, Heartbeat
 from tollgate_trainer.lifecycle.lease import Holder, Lease
 from trainer_fixtures import Gang, ended, free_port, gang, wait_for, write_chat
 
@@ -133,6 +135,25 @@ def _beat(run: Gang, attempt: int) -> dict[str, Any]:
     path = run.output / "logs" / f"heartbeat-{attempt}.json"
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return found
+
+
+@pytest.mark.parametrize("since", ["start", "heartbeat"])
+def test_a_stop_before_the_first_step_keeps_what_earlier_attempts_had_lost(tmp_path: Path, since: str) -> None:
+    run = gang(tmp_path)
+    earlier = {"step": 100.0, "lost": 7.0, "load": 3.0}
+    Heartbeat(run.output, 1, lambda: Beat(1, run.uid, 1.0, "step", 5, earlier, earlier)).write()
+    with ended(run.start(2)) as process:
+        wait_for(lambda: run.events("start") if since == "start" else _beat(run, 2))
+        first = _beat(run, 2)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 75, output
+    for beat in filter(None, (first, _beat(run, 2))):
+        told, own = beat["run_seconds"], beat["attempt_seconds"]
+        assert sum(told.values()) == pytest.approx(110 + sum(own.values()), abs=0.1)
+        assert told["step"] + told["lost"] == pytest.approx(107 + own["step"], abs=0.1)
+        assert without_lost_steps(told, 60.0)["lost"] >= 47 - 0.1
+    assert sum(_beat(run, 2)["attempt_seconds"].values()) > 0.1
 
 
 def test_the_states_of_the_goodput_clock_add_up_to_the_wall_time(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How an attempt ends well: the finished model, or a stop with everything kept; and the words for both."""
+"""How an attempt ends well: the finished model, and its record."""
 
 from __future__ import annotations
 
@@ -8,19 +8,13 @@ from typing import Any
 from tollgate.contract import Files, LastWords, ModelRef, Outcome
 from tollgate_trainer.lifecycle.goodput import State, rounded
 from tollgate_trainer.lifecycle.loop import TrainingLoop
+from tollgate_trainer.lifecycle.parting import stopped, words
 from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.models.build import Built
 from tollgate_trainer.models.finished import COMPLETED, OnBase, save
 from tollgate_trainer.models.source import Source
 
-
-def stopped(session: Session) -> LastWords:
-    """The words of a process that left the loop because it was asked to."""
-    session.goodput.switch(State.STOP)
-    reason = str(session.stop_reason())
-    checkpoint = session.committed.path if session.committed else None
-    session.say("stop", reason=reason, step=session.progress.step, checkpoint=checkpoint)
-    return words(session, Outcome.STOPPED, reason)
+__all__ = ["finish", "stopped", "words"]
 
 
 def finish(loop: TrainingLoop, built: Built, tokenizer: Any, source: Source, exhausted: bool) -> LastWords:
@@ -72,31 +66,6 @@ def _base(built: Built, session: Session) -> OnBase | None:
         return None
     asked = session.loaded.manifest.model
     return OnBase(built.source, asked.base, built.base_digest, asked.quantization)
-
-
-def words(
-    session: Session,
-    outcome: Outcome,
-    reason: str,
-    model: ModelRef | None = None,
-    metrics: dict[str, float] | None = None,
-) -> LastWords:
-    """What this process knows."""
-    progress = session.progress
-    step = progress.step if progress.step is not None else session.resumed_from
-    return LastWords(
-        outcome=outcome,
-        reason=reason,
-        step=step or 0,
-        total_steps=progress.total_steps,
-        epoch=progress.epoch,
-        loss=progress.loss,
-        checkpoint=session.committed,
-        model=model,
-        metrics=metrics or None,
-        goodput_seconds=rounded(session.goodput.seconds()),
-        resumed_from_step=session.resumed_from,
-    )
 
 
 def _record(

@@ -40,7 +40,7 @@ class Goodput:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may come between, in the same thread
         self._seconds = dict.fromkeys(State, 0.0)
         self._since = clock()
         before = wall() - started_at if started_at is not None else 0.0

@@ -59,7 +59,7 @@ class Heartbeat:
         document = asdict(beat)
         document["attempt_seconds"], document["run_seconds"] = rounded(beat.attempt_seconds), rounded(beat.run_seconds)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}-{threading.get_ident()}")
         beside.write_text(json.dumps(document) + "\n", encoding="utf-8")
         os.replace(beside, self._path)
 

@@ -20,8 +20,7 @@ from tollgate_trainer.lifecycle.cross_entropy import chunked_loss
 from tollgate_trainer.lifecycle.ending import finish, stopped
 from tollgate_trainer.lifecycle.experts import ExpertsLog
 from tollgate_trainer.lifecycle.extending import extend
-from tollgate_trainer.lifecycle.goodput import State, without_lost_steps
-from tollgate_trainer.lifecycle.heartbeat import Beat
+from tollgate_trainer.lifecycle.goodput import State, added, without_lost_steps
 from tollgate_trainer.lifecycle.loop import Plan, TrainingLoop
 from tollgate_trainer.lifecycle.processes import fit_threads
 from tollgate_trainer.lifecycle.profiling import StepProfile
@@ -58,7 +57,6 @@ class Run:
         documents: Documents,
         source: Source,
         device: torch.device,
-        beat: Beat | None,
         sharding: Sharding,
     ) -> None:
         self.sharding = sharding
@@ -66,7 +64,6 @@ class Run:
         self.documents = documents
         self.source = source
         self.device = device
-        self.beat = beat
         self.manifest = session.loaded.manifest
         self.root = session.attempt.output_root
         self.planning = Planning(session, device)
@@ -173,7 +170,9 @@ class Run:
 
     def _book_earlier_attempts(self, resumed: Found | None) -> None:
         """Where the time of earlier attempts went; their work after the checkpoint is lost."""
-        total = self.beat.run_seconds if self.beat is not None else self.session.state.goodput
+        total, saved = self.session.earlier, self.session.state.goodput
+        if sum(total.values()) < sum(saved.values()):  # beats were lost, the checkpoint's own count was not
+            total = added(saved, total)
         self.session.earlier = without_lost_steps(total, self.session.committed_step_seconds if resumed else 0.0)
 
     def _stop_before_start(self) -> StopCode:
