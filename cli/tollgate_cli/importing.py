@@ -15,31 +15,37 @@ from tollgate.manifest.foreign.importing import Imported, Mapped, Unmapped, impo
 from tollgate.manifest.overrides import setting
 from tollgate.manifest.writing import to_yaml
 from tollgate_cli.errors import UserError
+from tollgate_cli.helping import ending
+from tollgate_cli.options import Named, form
 
 INCOMPLETE = 1
+FILES = Named("Name a configuration in JSON or YAML.")
 
 
 @click.command(
     "import",
-    epilog="For example: tollgate manifest import training.json tracking.json safety.json -o manifest.yaml. "
-    "Exit codes: 0 all that matters was mapped, 1 written but something important was not mapped, 64 nothing written.",
+    epilog=ending(
+        "tollgate manifest import training.json tracking.json --to manifest.yaml",
+        "tollgate manifest import axolotl.yaml --to - --set dataset.path=data/train.jsonl",
+        then="Exit codes: 0 all that matters was mapped, 1 written but something important was not mapped, 2 wrong "
+        "usage, 64 nothing written.",
+    ),
 )
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Where to; - prints."
-)
+@click.argument("files", nargs=-1, required=True, type=FILES)
+@click.option("--to", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Where to; - prints.")
 @click.option(
     "--set", "settings", multiple=True, metavar="FIELD=VALUE", help="A field that the files lack. Repeatable."
 )
 @click.option("--force", is_flag=True, help="Replace the output file if it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Tell what was mapped as JSON.")
-def import_(files: tuple[Path, ...], output: Path, settings: tuple[str, ...], force: bool, as_json: bool) -> int:
-    """Make a manifest of configuration FILES of another tool; several files are read as one.
+@form("text", "json")
+def import_(files: tuple[Path, ...], to: Path, settings: tuple[str, ...], force: bool, form: str) -> int:
+    """Make a manifest of another tool's configuration.
 
-    Read are flat JSON with transformers' names, YAML with sections (model, training, data, experiment) and Hydra-style
-    YAML. Every key is told: what it became, or why it was not mapped. The manifest is checked by the strict loader.
+    Several FILES are read as one: flat JSON with transformers' names, Axolotl's YAML, YAML with sections (model,
+    training, data, experiment) and Hydra-style YAML. Every key is told: what it became, or why it was not mapped. The
+    manifest is checked by the strict loader.
     """
-    printed = str(output) == "-"
+    output, printed = to, str(to) == "-"
     if output.exists() and not printed and not force:
         raise UserError(f"{output} exists. Name another file, or give --force.")
     try:
@@ -55,7 +61,7 @@ def import_(files: tuple[Path, ...], output: Path, settings: tuple[str, ...], fo
             output.write_text(text, encoding="utf-8")
         except OSError as error:
             raise UserError(f"{output} cannot be written: {error.strerror}.") from error
-    if as_json:
+    if form == "json":
         click.echo(json.dumps(_document(found, output), indent=2, ensure_ascii=False), err=printed)
     else:
         _tell(found, output, Console(stderr=printed))

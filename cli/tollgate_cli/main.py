@@ -14,7 +14,8 @@ import click
 from tollgate import __version__
 from tollgate.contract import ExitCode
 from tollgate.manifest.errors import ManifestError
-from tollgate_cli.errors import UserError
+from tollgate_cli.errors import UserError, refused_by_the_machine
+from tollgate_cli.helping import ending
 from tollgate_cli.loading import CommandLoader
 
 _INTERRUPTED = 130
@@ -23,8 +24,14 @@ _INTERRUPTED = 130
 @click.group(
     cls=CommandLoader,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Start with `tollgate manifest init --data FILE`, then `tollgate run manifest.yaml`. The same file runs on "
-    "a cluster: `tollgate manifest wrap`. With TOLLGATE_DEBUG=1 errors show where they come from.",
+    epilog=ending(
+        "tollgate manifest init --data data.jsonl     # a manifest that fits your data",
+        "tollgate plan manifest.yaml                  # what it needs",
+        "tollgate run manifest.yaml                   # train it here",
+        then="The same file runs on a cluster: `tollgate manifest wrap`. Exit codes: 0 done, 2 wrong usage (such as a "
+        "file that is not there), 64 something to mend, told with the fix, 130 interrupted; a command's own are in its "
+        "help. With TOLLGATE_DEBUG=1 errors show where they come from.",
+    ),
 )
 @click.version_option(__version__, "-V", "--version", prog_name="tollgate", message="%(prog)s %(version)s")
 def tollgate() -> None:
@@ -50,6 +57,12 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader (`| head`) has gone; Python must not try to flush to it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        told = refused_by_the_machine(error)
+        if told is None or os.environ.get("TOLLGATE_DEBUG"):
+            raise
+        click.echo(f"Error: {told}", err=True)
+        return ExitCode.USER
     return result if isinstance(result, int) else 0
 
 

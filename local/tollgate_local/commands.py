@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tollgate_cli.helping import ending
+from tollgate_cli.options import form
+
 if TYPE_CHECKING:
     from tollgate_local.cluster import Status
     from tollgate_local.settings import Shape
@@ -37,8 +40,8 @@ Examples:
 Environment:
   TOLLGATE_LOCAL_NODES                    how many nodes
   TOLLGATE_LOCAL_BRIDGE, _NET, _SERVICES, _PODS, _PORT, _CGROUP
-                                          names and networks of the node shape,
-                                          when they collide with your machine's
+                                          names and networks of the node
+                                          shape, when they collide with yours
   TOLLGATE_K8S_BIN                        a folder with ready binaries
   TOLLGATE_CACHE                          where built ones are kept
                                           (default ~/.cache/tollgate)"""
@@ -52,9 +55,9 @@ def local() -> None:
     """
 
 
-@local.command()
+@local.command(epilog=ending("sudo tollgate local build"))
 def build() -> None:
-    """Build and install everything that clusters need, without starting one.
+    """Build and install all that clusters need, and start none.
 
     Minutes the first time on a machine, a second when all is there. `up` does it by itself; this is for those who want
     it done before, such as the tests.
@@ -81,7 +84,7 @@ def build() -> None:
         raise click.ClickException(str(error)) from error
 
 
-@local.command()
+@local.command(epilog=ending("sudo tollgate local up", "tollgate local up --shape loopback    # no root, no real pods"))
 @click.option("--shape", type=_SHAPES, default="node", show_default=True, help="Real node, or control plane only.")
 @click.option("--audit", is_flag=True, help="Log every API request, one JSON line each.")
 @click.option("--fresh", is_flag=True, help="Forget the objects of the last time.")
@@ -110,14 +113,17 @@ def up(shape: str, audit: bool, fresh: bool, state: Path | None) -> None:
     click.echo(f"export KUBECONFIG={shlex.quote(str(running.kubeconfig))}")
 
 
-@local.command()
+@local.command(epilog=ending("tollgate local status -o json"))
 @_EITHER
 @_STATE
-@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", help="How to print it.")
-def status(shape: str | None, state: Path | None, output: str) -> None:
-    """What runs. Exit code 1 when no cluster is up, or a server of it is dead."""
+@form("text", "json")
+def status(shape: str | None, state: Path | None, form: str) -> None:
+    """Say what runs.
+
+    Exit code 1 when no cluster is up, or a server of it is dead.
+    """
     _, found = _find(shape, state)
-    if output == "json":
+    if form == "json":
         values = {
             "shape": found.shape,
             "state": str(found.state),
@@ -137,12 +143,12 @@ def status(shape: str | None, state: Path | None, output: str) -> None:
         raise SystemExit(1)
 
 
-@local.command()
+@local.command(epilog=ending("tollgate local down", "tollgate local down --purge"))
 @_EITHER
 @_STATE
 @click.option("--purge", is_flag=True, help="Remove its state (objects, images, logs) as well.")
 def down(shape: str | None, state: Path | None, purge: bool) -> None:
-    """Take the cluster down and check that nothing of it is left on the machine."""
+    """Take the cluster down, and check that nothing is left."""
     from tollgate_local import cluster
     from tollgate_local.errors import LocalError
 
@@ -154,11 +160,11 @@ def down(shape: str | None, state: Path | None, purge: bool) -> None:
         raise click.ClickException(str(error)) from error
 
 
-@local.command()
+@local.command(epilog=ending('eval "$(tollgate local env)"'))
 @_EITHER
 @_STATE
 def env(shape: str | None, state: Path | None) -> None:
-    """Print shell lines that point kubectl at the cluster: eval "$(tollgate local env)"."""
+    """Print shell lines that point kubectl at the cluster."""
     from tollgate_local.binaries import ensure_binaries
     from tollgate_local.errors import LocalError
     from tollgate_local.progress import to_stderr

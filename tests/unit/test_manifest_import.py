@@ -266,19 +266,19 @@ def test_the_command_writes_the_manifest_with_the_list_and_its_exit_code_tells(t
         command = [sys.executable, "-m", "tollgate_cli.main", "manifest", "import", *arguments]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
 
-    answer = run(str(FILES / "training.json"), "-o", "m.yaml")
+    answer = run(str(FILES / "training.json"), "--to", "m.yaml")
     assert answer.returncode == 1, answer.stderr
     assert "frobnicate = 3: no field is known for this key" in answer.stdout
     text = (tmp_path / "m.yaml").read_text()
     assert "# not mapped: frobnicate = 3: no field is known for this key" in text
     assert load_file(tmp_path / "m.yaml").manifest.name == "support"
-    again = run(str(FILES / "sections.yaml"), "-o", "m.yaml")
+    again = run(str(FILES / "sections.yaml"), "--to", "m.yaml")
     assert (again.returncode, again.stdout) == (64, "")
     assert "m.yaml exists" in again.stderr
-    told = run(str(FILES / "sections.yaml"), "-o", "m.yaml", "--force", "--json")
+    told = run(str(FILES / "sections.yaml"), "--to", "m.yaml", "--force", "-o", "json")
     assert told.returncode == 0
     assert json.loads(told.stdout)["digest"] == load_file(tmp_path / "m.yaml").digest
-    assert run(str(FILES / "tracking.json"), "-o", "n.yaml").returncode == 64
+    assert run(str(FILES / "tracking.json"), "--to", "n.yaml").returncode == 64
     assert not (tmp_path / "n.yaml").exists()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from tollgate_cli.helping import ending
 from tollgate_trainer.data.document import Document
 from tollgate_trainer.dataset import packed, show, show_findings, show_lesson, validating
 from tollgate_trainer.dataset.edge import JSON, TOKENIZER, DatasetError, counting, document, measured, reading
@@ -22,8 +23,10 @@ from tollgate_trainer.dataset.subject import Given, format_of, parts
 
 
 @click.group(
-    epilog="A first look at a file of your own:  tollgate dataset analyze data.jsonl  "
-    "and what a model would learn from it:  tollgate dataset preview manifest.yaml"
+    epilog=ending(
+        "tollgate dataset analyze data.jsonl       # a first look at a file of your own",
+        "tollgate dataset preview manifest.yaml    # what a model would learn from it",
+    )
 )
 def dataset() -> None:
     """Look at training data, check it, and make files of it.
@@ -33,7 +36,9 @@ def dataset() -> None:
     """
 
 
-@dataset.command(epilog="Example:  tollgate dataset analyze examples/manifest.yaml")
+@dataset.command(
+    epilog=ending("tollgate dataset analyze manifest.yaml", "tollgate dataset analyze data.jsonl --words -o json")
+)
 @reading
 @counting
 @JSON
@@ -53,17 +58,17 @@ def analyze(subject: Given, tokenizer: Path | None, words: bool, form: str) -> i
     return 0
 
 
-@dataset.command(epilog="Example:  tollgate dataset preview manifest.yaml -n 2")
+@dataset.command(epilog=ending("tollgate dataset preview manifest.yaml -n 2"))
 @reading
 @click.option("-n", "count", type=click.IntRange(min=0), default=3, show_default=True, help="Documents to show.")
 @click.option("--max-length", type=click.IntRange(min=8), help="Cut at so many tokens.  [default: max_seq_length]")
 @TOKENIZER
 @JSON
 def preview(subject: Given, count: int, max_length: int | None, tokenizer: Path | None, form: str) -> int:
-    """Show what a model is taught: the rendered template, and which tokens carry loss.
+    """Show what a model is taught, token by token.
 
-    Documents are taken evenly from the training split. The figures at the end are over all of it. With packing the rows
-    of the first batch follow.
+    The rendered template, and which tokens carry loss. Documents are taken evenly from the training split. The figures
+    at the end are over all of it. With packing the rows of the first batch follow.
     """
     part = parts(subject)[0]
     limit = max_length or subject.limit
@@ -111,8 +116,12 @@ def _lesson(
 
 
 @dataset.command(
-    epilog="Examples:  tollgate dataset validate manifest.yaml    tollgate dataset validate train.jsonl --against "
-    "test.jsonl.  Exit codes: 0 without errors, 1 with errors (with --strict also with warnings), 64 wrong usage."
+    epilog=ending(
+        "tollgate dataset validate manifest.yaml",
+        "tollgate dataset validate train.jsonl --against test.jsonl",
+        then="Exit codes: 0 without errors, 1 with errors (with --strict also with warnings), 2 wrong usage, 64 "
+        "what cannot be looked at.",
+    )
 )
 @reading
 @click.option(

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from tollgate_cli.helping import ending
 from tollgate_trainer.data.digest import path_digest
 from tollgate_trainer.data.document import Document
 from tollgate_trainer.data.sources import form_of
@@ -31,7 +32,7 @@ def _table(subject: Given) -> Table:
     return rows.load(subject.path_of(path, "dataset.path"), path, form_of(subject.manifest))
 
 
-@click.command(epilog="Example:  tollgate dataset sample train.jsonl -n 500 --to small.jsonl")
+@click.command(epilog=ending("tollgate dataset sample train.jsonl -n 500 --to small.jsonl"))
 @reading
 @click.option("-n", "count", type=click.IntRange(min=1), required=True, help="Documents to draw.")
 @click.option("--to", type=_OUTPUT_FILE, required=True, help="The file to write; of the same type.")
@@ -39,10 +40,10 @@ def _table(subject: Given) -> Table:
 @_FORCE
 @JSON
 def sample(subject: Given, count: int, to: Path, seed: int, force: bool, form: str) -> int:
-    """Draw documents that are like the whole, into a file of the same format.
+    """Draw documents that are like the whole.
 
-    Labels, sources and quarters of the length keep their shares. The same seed draws the same documents, whatever order
-    the file has.
+    They go into a file of the same format. Labels, sources and quarters of the length keep their shares. The same seed
+    draws the same documents, whatever order the file has.
     """
     table = _table(subject)
     _same_type(table, to)
@@ -67,14 +68,18 @@ def sample(subject: Given, count: int, to: Path, seed: int, force: bool, form: s
 
 
 @click.command(
-    epilog="Examples:  tollgate dataset split data.jsonl --validation 0.1 --test 0.1 --into splits    "
-    "tollgate dataset split train.jsonl --check validation.jsonl --check test.jsonl.  "
-    "Exit code 1 when --check finds a group or a text in two files."
+    epilog=ending(
+        "tollgate dataset split data.jsonl --validation 0.1 --test 0.1 --into splits",
+        "tollgate dataset split train.jsonl --check validation.jsonl --check test.jsonl",
+        then="Exit code 1 when --check finds a group or a text in two files.",
+    )
 )
 @reading
-@click.option("--validation", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Share held out.")
+@click.option(
+    "--validation", type=click.FloatRange(0, 0.9), default=0.1, show_default=True, help="Share of documents held out."
+)
 @click.option("--test", type=click.FloatRange(0, 0.9), default=0.0, show_default=True, help="Share for a last test.")
-@click.option("--seed", type=int, help="Another division; without it, the one that the trainer makes.")
+@click.option("--seed", type=int, help="Another division.  [default: that of the trainer]")
 @click.option(
     "--into", type=click.Path(file_okay=False, path_type=Path), help="Folder to write to.  [default: the file's own]"
 )
@@ -184,8 +189,11 @@ def _check(subject: Given, table: Table, others: tuple[Path, ...], form: str) ->
 
 
 @click.command(
-    epilog="Examples:  tollgate dataset convert sharegpt.json chat.jsonl    tollgate dataset convert table.csv "
-    "table.parquet    tollgate dataset convert alpaca.json chat.jsonl --shape chat"
+    epilog=ending(
+        "tollgate dataset convert sharegpt.json chat.jsonl",
+        "tollgate dataset convert table.csv table.parquet",
+        "tollgate dataset convert alpaca.json chat.jsonl --shape chat",
+    )
 )
 @reading
 @click.argument("to", metavar="TO", type=_OUTPUT_FILE)
@@ -194,7 +202,9 @@ def _check(subject: Given, table: Table, others: tuple[Path, ...], form: str) ->
 @_FORCE
 @JSON
 def convert(subject: Given, to: Path, shape: str | None, drop: bool, force: bool, form: str) -> int:
-    """Write DATA as the file TO, whose suffix says its type: .json .jsonl .csv .tsv .parquet .txt.
+    """Write DATA in another format.
+
+    The suffix of TO says its type: .json .jsonl .csv .tsv .parquet .txt.
 
     Reads the trainer's formats, ShareGPT and Alpaca. Each document is read back and compared before TO takes its place.
     """

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tollgate.contract import Files
+from tollgate_cli.helping import ending
 from tollgate_trainer.laptop import options
 from tollgate_trainer.laptop.kept import Folder, Kept, shelf
 from tollgate_trainer.laptop.preparation import LaptopError, occupied
@@ -22,7 +23,9 @@ DAMAGED = 1
 WHERE = click.argument("where", metavar="FOLDER|s3://BUCKET/PREFIX")
 
 
-@click.group()
+@click.group(
+    epilog=ending("tollgate checkpoint list runs/my-model", "tollgate checkpoint verify s3://bucket/runs/my-model")
+)
 def checkpoint() -> None:
     """List, check and remove the checkpoints of a run.
 
@@ -30,26 +33,29 @@ def checkpoint() -> None:
     """
 
 
-@checkpoint.command("list", epilog="For example: tollgate checkpoint list runs/my-model")
+@checkpoint.command(
+    "list", epilog=ending("tollgate checkpoint list runs/my-model", "tollgate checkpoint list runs/my-model -o json")
+)
 @WHERE
 @options.JSON
 def list_(where: str, form: str) -> int:
-    """Show each committed checkpoint: step, time, size, whether it looks whole, the newest and the best.
+    """Show each committed checkpoint.
 
-    Presence and sizes of its files are looked at; `verify` reads them.
+    Its step, time, size, whether it looks whole, the newest and the best. Presence and sizes of its files are looked
+    at; `verify` reads them.
     """
     found = shelf(where)
     _tell(found.name, found.list(thorough=False), form)
     return 0
 
 
-@checkpoint.command(epilog="For example: tollgate checkpoint verify s3://bucket/runs/my-model && echo whole")
+@checkpoint.command(epilog=ending("tollgate checkpoint verify s3://bucket/runs/my-model && echo whole"))
 @WHERE
 @options.JSON
 def verify(where: str, form: str) -> int:
-    """Read every byte of every checkpoint and compare it with what was committed.
+    """Read every byte of every checkpoint.
 
-    Exit code 0 when all are whole and there is one, else 1.
+    It is compared with what was committed. Exit code 0 when all are whole and there is one, else 1.
     """
     found = shelf(where)
     kept = found.list(thorough=True)
@@ -57,11 +63,11 @@ def verify(where: str, form: str) -> int:
     return 0 if kept and all(one.problem is None for one in kept) else DAMAGED
 
 
-@checkpoint.command(epilog="For example: tollgate checkpoint prune runs/my-model --keep-last 1 --keep-best 1 --dry-run")
+@checkpoint.command(epilog=ending("tollgate checkpoint prune runs/my-model --keep-last 1 --keep-best 1 --dry-run"))
 @WHERE
 @click.option("--keep-last", type=click.IntRange(min=1), default=2, show_default=True, help="So many newest stay.")
 @click.option("--keep-best", type=click.IntRange(min=0), default=0, show_default=True, help="So many best stay, too.")
-@click.option("--metric", default="eval_loss", show_default=True, help="What is best by --keep-best.")
+@click.option("--metric", metavar="NAME", default="eval_loss", show_default=True, help="What is best by --keep-best.")
 @click.option("--mode", type=click.Choice(["min", "max"]), default="min", show_default=True, help="Which end is best.")
 @click.option("--after", type=click.IntRange(min=0), metavar="STEP", help="Remove those after STEP instead.")
 @click.option("--all", "everything", is_flag=True, help="Remove all instead.")
@@ -78,9 +84,10 @@ def prune(
     dry_run: bool,
     form: str,
 ) -> int:
-    """Remove checkpoints; of each its commit first, so that a half removed one never counts.
+    """Remove checkpoints.
 
-    The run's best one stays, but for --after and --all. A run that is at work in FOLDER is not disturbed.
+    Of each its commit goes first, so that a half removed one never counts. The run's best one stays, but for --after
+    and --all. A run that is at work in FOLDER is not disturbed.
     """
     if everything and after is not None:
         raise LaptopError("--all and --after are two wishes; give one")

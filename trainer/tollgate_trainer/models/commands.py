@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tollgate_cli.helping import ending
 from tollgate_trainer.laptop import options
 from tollgate_trainer.laptop.preparation import LaptopError
 from tollgate_trainer.models.shelf import Shelved, described, shelved
@@ -49,19 +50,24 @@ def _quiet() -> None:
     said.disable_progress_bar()
 
 
-@click.group()
+@click.group(
+    epilog=ending("tollgate model info runs/my-model", "tollgate model merge runs/my-model --to merged/my-model")
+)
 def model() -> None:
-    """Look at a finished model, check it, merge it, and hand it on.
+    """Look at a finished model, check, merge and hand it on.
 
     RUN_OR_MODEL is a run's output folder, such as runs/my-model, or a model folder.
     """
 
 
-@model.command(epilog="For example: tollgate model info runs/my-model -o json | jq .metrics")
+@model.command(epilog=ending("tollgate model info runs/my-model -o json | jq .metrics"))
 @WHERE
 @options.JSON
 def info(where: Path, form: str) -> int:
-    """Show what the model is, what it was trained from, and how it did; files are not read (see verify)."""
+    """Show what a model is, and how it did.
+
+    Also what it was trained from. Its files are not read; `verify` reads them.
+    """
     with _spoken():
         known = described(shelved(where))
     if form == "json":
@@ -75,13 +81,14 @@ def info(where: Path, form: str) -> int:
     return 0
 
 
-@model.command(epilog="For example: tollgate model verify runs/my-model && echo whole")
+@model.command(epilog=ending("tollgate model verify runs/my-model && echo whole"))
 @WHERE
 @options.JSON
 def verify(where: Path, form: str) -> int:
-    """Read every file and compare it with what was saved, and an adapter's base with what it was trained on.
+    """Compare every file with what was saved.
 
-    Exit code 0 when all is as it was, 1 when not.
+    All is read, also an adapter's base, which is compared with what it was trained on. Exit code 0 when all is as it
+    was, 1 when not.
     """
     from tollgate_trainer.models.finished import base_of
 
@@ -101,16 +108,17 @@ def verify(where: Path, form: str) -> int:
     return 0 if problem is None else DAMAGED
 
 
-@model.command(epilog="For example: tollgate model merge runs/my-model --to merged/my-model")
+@model.command(epilog=ending("tollgate model merge runs/my-model --to merged/my-model"))
 @WHERE
 @click.option("--to", "target", required=True, type=options.FOLDER, help="A folder that is not there yet.")
 @DATASET_ROOT
 @options.JSON
 def merge(where: Path, target: Path, dataset_root: Path | None, form: str) -> int:
-    """Write adapter and base as one model of safetensors, one of the base's files in memory at a time.
+    """Write adapter and base as one model.
 
-    A mixture of LoRA experts cannot be merged. An adapter that was trained on a quantised base is merged into the base
-    as it lies on the disk, which is not quite what it was trained on; evaluate the merged model.
+    It is of safetensors; one of the base's files is in memory at a time. A mixture of LoRA experts cannot be merged. An
+    adapter that was trained on a quantised base is merged into the base as it lies on the disk, which is not quite what
+    it was trained on; evaluate the merged model.
     """
     from tollgate_trainer.models.merging import merge as merged
 
@@ -129,14 +137,17 @@ def merge(where: Path, target: Path, dataset_root: Path | None, form: str) -> in
     return 0
 
 
-@model.command(epilog="For example: tollgate model export runs/my-model --to served/my-model --base org/name")
+@model.command(epilog=ending("tollgate model export runs/my-model --to served/my-model --base org/name"))
 @WHERE
 @click.option("--to", "target", required=True, type=options.FOLDER, help="A folder that is not there yet.")
-@click.option("--base", help="What the server calls the adapter's base.  [default: its hub id or folder]")
+@click.option(
+    "--base", metavar="NAME", help="What the server calls the adapter's base.  [default: its hub id or folder]"
+)
 def export(where: Path, target: Path, base: str | None) -> int:
-    """Copy the model as a stock server loads it: a whole model, or a plain PEFT adapter with the id of its base.
+    """Copy a model as a stock server loads it.
 
-    `merge` makes a whole model of an adapter. A mixture of LoRA experts is refused: no stock server knows it.
+    That is a whole model, or a plain PEFT adapter with the id of its base. `merge` makes a whole model of an adapter. A
+    mixture of LoRA experts is refused: no stock server knows it.
     """
     from tollgate_trainer.models.keeping import export as exported
 
@@ -146,14 +157,14 @@ def export(where: Path, target: Path, base: str | None) -> int:
     return 0
 
 
-@model.command(epilog="For example: tollgate model backup runs/my-model s3://bucket/models/my-model.tar")
+@model.command(epilog=ending("tollgate model backup runs/my-model s3://bucket/models/my-model.tar"))
 @WHERE
 @click.argument("target", metavar="FILE.tar|s3://BUCKET/KEY.tar")
 @options.JSON
 def backup(where: Path, target: str, form: str) -> int:
-    """Write the model as one tar with the sha256 of every file, to a path or an S3-like store.
+    """Write a model as one tar, to a path or a store.
 
-    Check it after unpacking: cd model && sha256sum -c SHA256SUMS
+    The tar has the sha256 of every file. Check it after unpacking: cd model && sha256sum -c SHA256SUMS
     """
     from tollgate_trainer.lifecycle.remote.store import StoreError
     from tollgate_trainer.models.keeping import backup as kept
@@ -171,15 +182,25 @@ def backup(where: Path, target: str, form: str) -> int:
 
 
 @click.command(
-    epilog='For example: tollgate infer runs/my-model --prompt "What does os.walk do?" --max-new-tokens 40. '
-    "Lines of FILE are {prompt}, {messages: [{role, content}]}, or {text, question} for models that judge a text."
+    epilog=ending(
+        'tollgate infer runs/my-model --prompt "What does os.walk do?" --max-new-tokens 40',
+        "tollgate infer runs/my-model --file questions.jsonl -o json > answers.jsonl",
+        then="Lines of FILE are {prompt}, {messages: [{role, content}]}, or {text, question} for models that judge a "
+        "text.",
+    )
 )
 @WHERE
 @click.option("--prompt", multiple=True, help="A prompt, or the text to judge. Repeatable.")
 @click.option("--question", help="What a span or joint model is asked about --prompt.")
 @click.option("--file", "file", type=options.FILE, help="Questions, one JSON object a line.")
 @click.option("--plain", is_flag=True, help="Continue the text as it is, without the chat template.")
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Of each answer.")
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    help="Tokens of each answer at most.",
+)
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest.")
 @click.option(
     "--top-p",

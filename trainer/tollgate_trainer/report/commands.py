@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tollgate_cli.helping import ending
 from tollgate_trainer.laptop import options
 from tollgate_trainer.laptop.preparation import LaptopError
 
@@ -31,14 +32,20 @@ class Reports(click.Group):
 @click.group(
     cls=Reports,
     subcommand_metavar="[FOLDER [--pdf [FILE]] [--open] | compare A B]",
-    epilog="For example: tollgate report runs/my-model --pdf, tollgate report compare runs/first runs/second. A folder "
-    "that is called as a subcommand is named with its path, such as ./compare.",
+    epilog=ending(
+        "tollgate report runs/my-model --pdf",
+        "tollgate report compare runs/first runs/second",
+        then="A folder that is called as a subcommand is named with its path, such as ./compare.",
+    ),
 )
 def report() -> None:
-    """Make the report of the run in the output FOLDER, or compare two runs."""
+    """Make the report of a run, or compare two runs.
+
+    FOLDER is a run's output folder, such as runs/my-model.
+    """
 
 
-@report.command(epilog="For example: tollgate report runs/my-model --pdf my-model.pdf")
+@report.command(epilog=ending("tollgate report runs/my-model --pdf my-model.pdf"))
 @click.argument("folder", type=FOLDER, required=False)
 @click.option(
     "--pdf",
@@ -57,7 +64,10 @@ def report() -> None:
 )
 @click.option("--open", "open_it", is_flag=True, help="Open it in the browser.")
 def show(folder: Path | None, pdf: str | None, quotes: bool | None, open_it: bool) -> int:
-    """Make the report of the run in the output FOLDER and say where it lies (the default)."""
+    """Make the report of a run and say where it lies.
+
+    It is what `tollgate report FOLDER` does, FOLDER being the run's output folder.
+    """
     from tollgate_trainer.report import pdf as printing
     from tollgate_trainer.report import privacy, write
 
@@ -82,7 +92,7 @@ def show(folder: Path | None, pdf: str | None, quotes: bool | None, open_it: boo
     return 0
 
 
-@report.command(epilog="For example: tollgate report compare runs/first runs/second -o json | jq .metrics")
+@report.command(epilog=ending("tollgate report compare runs/first runs/second -o json | jq .metrics"))
 @click.argument("a", type=FOLDER)
 @click.argument("b", type=FOLDER)
 @click.option(
@@ -92,7 +102,10 @@ def show(folder: Path | None, pdf: str | None, quotes: bool | None, open_it: boo
 )
 @options.JSON
 def compare(a: Path, b: Path, out: Path | None, form: str) -> int:
-    """Hold the runs in the output folders A and B side by side: settings, metrics, losses, time and cost."""
+    """Hold two runs side by side.
+
+    A and B are output folders; compared are settings, metrics, losses, time and cost.
+    """
     from tollgate_trainer.report import compare as comparing
 
     found, path = comparing.write(a, b, out or b / "report" / COMPARED)
