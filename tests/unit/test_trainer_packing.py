@@ -247,7 +247,7 @@ def test_packed_documents_have_the_losses_that_they_have_alone() -> None:
         ({"task": "span", "hyperparameters": {"packing": "auto"}}, "packing", "packing: false"),
         ({"hyperparameters": {"packing": True, "group_by_length": True}}, "group_by_length", "Keep one"),
         ({"dataset": {"weight": 2.0}, "hyperparameters": {"packing": True}}, "packing", "remove the weights"),
-        ({"parallelism": "fsdp2", "hyperparameters": {"packing": True}}, "packing", "zero2"),
+        ({"parallelism": "zero3", "hyperparameters": {"packing": True}}, "packing", "fsdp2"),
     ],
 )
 def test_what_can_not_be_packed_is_refused_with_the_fix(changes: dict[str, Any], field: str, fix: str) -> None:

@@ -111,9 +111,9 @@ CONFLICTS: tuple[Conflict, ...] = (
     Conflict(
         "hyperparameters.packing",
         lambda m: m.hyperparameters.packing,
-        lambda m: m.hyperparameters.packing is True and m.parallelism in ("zero3", "fsdp2"),
-        "with zero3 and fsdp2 the model is in shards, so that packing can't be tried on it before it trains",
-        "Write `packing: false`, or `parallelism: zero2` when the weights fit on one device.",
+        lambda m: m.hyperparameters.packing is True and m.parallelism == "zero3",
+        "with zero3 the model is in shards that only training puts together, so packing can't be tried on it before",
+        "Write `packing: false`, or `parallelism: fsdp2` (zero2, when the weights fit on one device).",
     ),
 )
 

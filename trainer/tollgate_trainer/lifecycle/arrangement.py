@@ -20,8 +20,8 @@ from tollgate_trainer.models.packing_probe import Probe, probe
 from tollgate_trainer.refusal import ModelRefused, OutputRefused
 
 FIELD = "hyperparameters.packing"
-PROBED = ("single", "ddp", "zero1", "zero2")
-"""Strategies under which a process has whole weights before the first step, so that it can try."""
+PROBED = ("single", "ddp", "zero1", "zero2", "fsdp2")
+"""Strategies under which the model computes before the first step, from whole weights or from its shards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,8 @@ def arrangement(
 ) -> Arrangement:
     """As the manifest asks, and as the model allows; all processes answer the same.
 
-    Args: before: the topology of the checkpoint that is gone on from, None at a fresh start.
+    Args: built: its model is in shards already where FSDP2 cuts it; before: the topology of the checkpoint that is gone
+    on from, None at a fresh start.
     Raises: ModelRefused when `packing: true` and the model lets documents see each other; OutputRefused when the
     checkpoint was trained packed and the model can't be packed here.
     """
@@ -80,9 +81,11 @@ def _probed(built: Built, device: torch.device, sharding: Sharding, length: int)
     if sharding.strategy not in PROBED:
         return Probe(None, 0.0, f"under {sharding.strategy} the model is in shards and can't be tried before it trains")
     model: Any = built.model
-    if next(model.parameters()).device != device:
-        model.to(device)  # where the training library would put it a moment later
-    return probe(model, device, built.precision, length)
+    if sharding.strategy != "fsdp2" and next(model.parameters()).device != device:
+        model.to(device)  # where the training library would put it a moment later; shards are where they belong
+    found = probe(model, device, built.precision, length)
+    sharding.settle(model)
+    return found
 
 
 def say(session: Session, made: Arrangement, order: Order) -> None:

@@ -28,6 +28,7 @@ from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.parallelism import Strategy
 from tollgate_trainer.lifecycle.attempt import Attempt
 from tollgate_trainer.lifecycle.spreading import spread
+from tollgate_trainer.models.moe_lora.layer import Router
 
 if TYPE_CHECKING:
     from tollgate_trainer.lifecycle.batching import Batching
@@ -79,6 +80,10 @@ class FullyShard:
 
         def cut(whole: Any) -> None:
             for block in [*blocks(whole), whole]:
+                # Routers compute in fp32 whatever the rest does, so those of a block are gathered by themselves.
+                routers = [m for m in block.modules() if isinstance(m, Router) and not isinstance(m, FSDPModule)]
+                if routers and precision == "bf16":
+                    fully_shard(routers, mesh=mesh, mp_policy=MixedPrecisionPolicy(), offload_policy=offload)
                 fully_shard(block, mesh=mesh, mp_policy=policy, offload_policy=offload)
 
         if from_first:

@@ -218,6 +218,7 @@ class Run:
         quiet.disable_progress_bar()
         session, attempt = self.session, self.session.attempt
         before = session.state.topology if resumed is not None else None
+        model = self.sharding.shard(built.model, built.precision, self.from_first)  # it computes for packing's probe
         arranged = arrangement.arrangement(self.manifest, session, built, self.device, self.sharding, before)
         plan = plan_for(self.manifest, splits, batches, task, arranged)
         arrangement.say(session, arranged, plan.order)
@@ -255,7 +256,6 @@ class Run:
             **self.planning.said(splits, self.documents, plan.order.row_tokens(0) if arranged.pack else None),
             **now,
         )
-        model = self.sharding.shard(built.model, built.precision, self.from_first)
         rotation = Rotation(checkpoints, plan, session)
         loop = TrainingLoop(session, plan, task, checkpoints, rotation, model, arguments, tokenizer, self.sharding)
         loop.remote = self.remote
