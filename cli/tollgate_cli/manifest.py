@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,9 @@ def init(
     except FileExistsError as error:
         raise UserError(f"{file} exists. Name another file, or remove it first.") from error
     except OSError as error:
+        with suppress(OSError):
+            if file.stat().st_size < len(text.encode()):
+                file.unlink()  # a disk that is full leaves the beginning, which would stand in the next one's way
         raise UserError(
             f"{file} cannot be written: {error.strerror}. Name a file in a folder that you may write to."
         ) from error

@@ -22,9 +22,11 @@ def write(path: Path, data: bytes) -> None:
             os.fchmod(file.fileno(), 0o644)  # mkstemp makes 0600; the evaluation and people read these files too
             os.fsync(file.fileno())
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk is told without its place
         raise
     flush_folder(path.parent)
 
