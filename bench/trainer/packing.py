@@ -14,7 +14,7 @@ import numpy.typing as npt
 from bench.trainer import figures, stage
 from bench.trainer.arms import Block
 from bench.trainer.options import Options
-from tollgate_trainer.data.order import Order, permutation
+from tollgate_trainer.data.order import Order, padded, permutation
 
 LENGTH = 256
 CLOSE = 0.01
@@ -40,15 +40,13 @@ class Sizes:
 
 def sizes(lengths: npt.NDArray[np.int64], seed: int) -> Sizes:
     """The smallest batches with nearly as many real tokens per step."""
-    from tollgate_trainer.lifecycle.arrangement import padded
-
     tokens, best = float(lengths.sum()), None
     for rows in range(4, 13):
         packed = Order(lengths, seed, 1, rows, 1, pack=LENGTH)
         per_step = tokens / packed.steps_per_epoch
         samples = max(1, round(per_step / (tokens / len(lengths))))
         plain = Order(lengths, seed, 1, samples, 1)
-        over = padded(lengths[permutation(len(lengths), seed, 0)], plain) / tokens
+        over = padded(lengths[permutation(len(lengths), seed, 0)], samples) / tokens
         found = Sizes(rows, samples, per_step, tokens / plain.steps_per_epoch, over)
         if best is None or found.apart < best.apart:
             best = found

@@ -9,9 +9,9 @@ import math
 from dataclasses import dataclass
 
 from tollgate.manifest.training_manifest import TrainingManifest
-from tollgate.planning.choose import Facts, Settings, weights_of
+from tollgate.planning.choose import Facts, Settings, epoch_of, is_packed, weights_of
 from tollgate.planning.devices import Interval, utilisation
-from tollgate.planning.lengths import padded_width, truncated_tokens
+from tollgate.planning.memory import FP16, SHARDED
 from tollgate.planning.shapes import Shape
 
 DEFAULT_SAVE_MINUTES = 10.0
@@ -23,6 +23,15 @@ SAVE_BYTES_PER_SECOND = Interval(100e6, 1e9)
 """Assumed speed of the output volume until a save is measured."""
 STARTUP_SECONDS = Interval(10.0, 120.0)
 """Assumed time of imports, reading, loading and the end."""
+LAYER_SECONDS = Interval(0.3e-3, 2e-3)
+"""Assumed least time of one layer's forward and backward on a GPU, whatever its size: its operations are launched one
+by one by the host."""
+LINK_BYTES_PER_SECOND = Interval(10e9, 50e9)
+"""Assumed speed between a GPU and its host's memory (PCIe 4 or 5, 16 lanes, shared or not)."""
+HOST_UPDATE_BYTES_PER_SECOND = Interval(5e9, 50e9)
+"""Assumed speed of AdamW in the host's memory, over what it reads and writes."""
+ADAM_BYTES = 28
+"""For each trained weight AdamW reads weight, gradient and two moments, and writes all but the gradient, in fp32."""
 
 
 NOTHING = Interval(0.0, 0.0)
@@ -40,16 +49,25 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """tokens: without padding, of all steps; computed: with padding, of all processes; flops: None when unknown."""
+    """tokens: without padding, of all steps; computed: with padding, of all processes; flops: None when unknown.
+
+    rows_per_step: over all processes, in a whole step; samples_per_step: documents in it, which are more where rows are
+    packed; row_tokens: of a packed row, None without packing; saves: those that are known before steps are measured (at
+    save_steps and at the end).
+    """
 
     steps: int
     steps_per_epoch: int
-    samples_per_step: int
+    rows_per_step: int
+    samples_per_step: float
+    tokens_per_step: float
+    row_tokens: int | None
     epochs: float
     tokens: float
     computed: float
     flops: float | None
     evaluations: int
+    held_out_tokens: int
     saves: int
     checkpoint_bytes: int | None
 
@@ -96,68 +114,107 @@ def flops_per_token(shape: Shape, adapter: bool, width: float, checkpointing: bo
 def assumed_pace(manifest: TrainingManifest, settings: Settings, facts: Facts) -> Pace | None:
     """The pace by the device's peak and the assumed utilisation; None for an unknown device or model."""
     device, shape = facts.device, facts.shape
-    if device.flops is None or shape is None:
+    peak = device.peak(settings.precision, manifest.tf32)
+    if peak is None or shape is None:
         return None
     adapter = manifest.adapter.type != "none"
-    width = padded_width(facts.lengths, settings.max_seq_length, settings.micro_batch)
+    epoch = epoch_of(manifest, facts, settings)
     share = utilisation(device.gpu, shape.parameters, adapter, facts.nodes)
-    flops = flops_per_token(shape, adapter, width, settings.checkpointing)
-    update = 0.0
-    if device.bandwidth is not None:
-        # AdamW reads weight, gradient and two moments and writes three of them, in fp32.
-        update = 28.0 * weights_of(manifest, shape).trainable / device.bandwidth
-    because = (
-        f"assumed: {share.low:.0%} to {share.high:.0%} of {device.flops / 1e12:.3g} TFLOP/s ({device.name}), until "
-        "steps are measured"
-    )
-    pace = Interval(flops / (device.flops * share.high), flops / (device.flops * share.low))
-    return Pace(pace, Interval(update, 2 * update), False, because)
+    flops = flops_per_token(shape, adapter, epoch.width, settings.checkpointing)
+    pace = Interval(flops / (peak * share.high), flops / (peak * share.low))
+    because = f"assumed: {share.low:.0%} to {share.high:.0%} of {peak / 1e12:.3g} TFLOP/s ({device.name}"
+    because += f", {settings.precision})" if device.gpu else ")"
+    if device.gpu:
+        each = min(settings.micro_batch, epoch.rows) * epoch.width  # tokens of a pass
+        least = Interval(LAYER_SECONDS.low * shape.layers / each, LAYER_SECONDS.high * shape.layers / each)
+        if least.low > pace.low:
+            because = (
+                f"assumed: so small a pass takes {1e3 * LAYER_SECONDS.low * shape.layers:.2g} to "
+                f"{1e3 * LAYER_SECONDS.high * shape.layers:.2g} ms on any GPU"
+            )
+        pace = Interval(max(pace.low, least.low), max(pace.high, least.high))
+    if manifest.parallelism_options.offload == "cpu" and device.gpu:
+        because += ", and weights and gradients that travel to the host's memory"
+    update = update_seconds(manifest, settings, facts, shape)
+    return Pace(pace, update, False, f"{because}, until steps are measured")
+
+
+def update_seconds(manifest: TrainingManifest, settings: Settings, facts: Facts, shape: Shape) -> Interval:
+    """Seconds of one optimizer update, with what an offloaded one sends over the link for each step.
+
+    Each process updates its shard. Offloaded, the gradients go to the host and the weights come back, in 16 bit; with
+    zero3 and fsdp2 the whole weights travel for each forward, backward and recomputation of each pass.
+    Source: Ren et al. 2021, ZeRO-Offload, section 4.1; Rajbhandari et al. 2021, ZeRO-Infinity, section 4.
+    """
+    if facts.device.bandwidth is None:
+        return NOTHING
+    weights, strategy = weights_of(manifest, shape), settings.strategy
+    trained = weights.trainable / (facts.world if strategy in SHARDED else 1)
+    if manifest.parallelism_options.offload != "cpu" or strategy not in SHARDED:
+        seconds = ADAM_BYTES * trained / facts.device.bandwidth
+        return Interval(seconds, 2 * seconds)
+    travels = 2 * FP16 * trained
+    if strategy in ("zero3", "fsdp2"):
+        times = (3 if settings.checkpointing else 2) * settings.accumulation
+        travels += FP16 * weights.total / facts.world * times
+    low = ADAM_BYTES * trained / HOST_UPDATE_BYTES_PER_SECOND.high + travels / LINK_BYTES_PER_SECOND.high
+    high = ADAM_BYTES * trained / HOST_UPDATE_BYTES_PER_SECOND.low + travels / LINK_BYTES_PER_SECOND.low
+    return Interval(low, high)
 
 
 # --- work, time, money ------------------------------------------------------------------------------------------------
 
 
-def work(manifest: TrainingManifest, settings: Settings, facts: Facts, every_minutes: float | None) -> Work:
-    """Steps, tokens and FLOPs of the whole run; `every_minutes` is not needed for them."""
+def work(manifest: TrainingManifest, settings: Settings, facts: Facts) -> Work:
+    """Steps, tokens and FLOPs of the whole run. Each epoch is taken to be as much work as the first."""
     lengths, asked = facts.lengths, manifest.hyperparameters
-    per_step = facts.world * settings.micro_batch * settings.accumulation
-    per_epoch = math.ceil(lengths.documents / per_step)
-    steps = settings.max_steps or math.ceil((settings.epochs or 0.0) * per_epoch)
-    epochs = steps / per_epoch
-    width = padded_width(lengths, settings.max_seq_length, settings.micro_batch)
-    computed = epochs * lengths.documents * width
+    epoch = epoch_of(manifest, facts, settings)
+    rows = min(facts.world * settings.micro_batch * settings.accumulation, epoch.rows)
+    steps = settings.max_steps or math.ceil((settings.epochs or 0.0) * epoch.steps)
+    epochs = steps / epoch.steps
+    computed = epochs * epoch.computed
     adapter = manifest.adapter.type != "none"
     flops = size = None
     if facts.shape is not None:
-        flops = computed * flops_per_token(facts.shape, adapter, width, settings.checkpointing)
+        flops = computed * flops_per_token(facts.shape, adapter, epoch.width, settings.checkpointing)
         size = 12 * weights_of(manifest, facts.shape).trainable  # fp32 weights and two moments
-    every = asked.eval_steps or per_epoch
+    every = asked.eval_steps or epoch.steps
     evaluations = math.ceil(steps / every) if lengths.validation_documents else 0
     saves = steps // asked.save_steps if asked.save_steps else 0
     return Work(
         steps=steps,
-        steps_per_epoch=per_epoch,
-        samples_per_step=per_step,
+        steps_per_epoch=epoch.steps,
+        rows_per_step=rows,
+        samples_per_step=rows * epoch.samples / epoch.rows,
+        tokens_per_step=rows * epoch.tokens / epoch.rows,
+        row_tokens=settings.max_seq_length if is_packed(manifest, facts, settings.strategy) else None,
         epochs=epochs,
-        tokens=epochs * truncated_tokens(lengths, settings.max_seq_length),
+        tokens=epochs * epoch.tokens,
         computed=computed,
         flops=flops,
         evaluations=evaluations,
+        held_out_tokens=epoch.held_out,
         saves=saves + 1,
         checkpoint_bytes=size,
     )
 
 
 def estimate(
-    manifest: TrainingManifest, settings: Settings, facts: Facts, pace: Pace | None, usd_per_node_hour: int | None
+    manifest: TrainingManifest,
+    settings: Settings,
+    facts: Facts,
+    pace: Pace | None,
+    usd_per_node_hour: int | None,
+    save_speed: Interval = SAVE_BYTES_PER_SECOND,
 ) -> Estimate:
     """Hours and price of the run.
 
-    Args: pace: measured or assumed, None when unknown; usd_per_node_hour: micro-USD, None when nobody said.
+    Args: pace: measured or assumed, None when unknown; usd_per_node_hour: micro-USD, None when nobody said; save_speed:
+    bytes/s at which checkpoints are written, assumed until the volume was measured.
     """
     pace = pace or assumed_pace(manifest, settings, facts)
-    whole = work(manifest, settings, facts, None)
-    hours = _hours(manifest, facts, whole, pace) if pace is not None else None
+    whole = work(manifest, settings, facts)
+    hours = _hours(manifest, facts, whole, pace, save_speed) if pace is not None else None
     rate = usd_per_node_hour * facts.nodes if usd_per_node_hour is not None else None
     usd = None
     if hours is not None and rate is not None:
@@ -171,16 +228,23 @@ def _unknown(facts: Facts) -> str:
     return f"{what} unknown, so the time is too until steps are measured"
 
 
-def _hours(manifest: TrainingManifest, facts: Facts, whole: Work, pace: Pace) -> Interval:
+def _hours(manifest: TrainingManifest, facts: Facts, whole: Work, pace: Pace, save_speed: Interval) -> Interval:
+    """With every save: those at save_steps, the last one, and those by the clock, of which a slower run has more."""
     per_process = whole.computed / facts.world
     # A held-out token costs the forward part of a training token: 2N of 6N, or of 4N with an adapter.
     forward = 1 / 2 if manifest.adapter.type != "none" else 1 / 3
-    held_out = whole.evaluations * facts.lengths.validation_tokens / facts.world * forward
+    held_out = whole.evaluations * whole.held_out_tokens / facts.world * forward
     size = whole.checkpoint_bytes or 0
-    saves = Interval(whole.saves * size / SAVE_BYTES_PER_SECOND.high, whole.saves * size / SAVE_BYTES_PER_SECOND.low)
+    quick, slow = size / save_speed.high, size / save_speed.low
     low = (per_process + held_out) * pace.per_token.low + whole.steps * pace.per_update.low
     high = (per_process + held_out) * pace.per_token.high + whole.steps * pace.per_update.high
-    return Interval((low + saves.low + STARTUP_SECONDS.low) / 3600, (high + saves.high + STARTUP_SECONDS.high) / 3600)
+    low += whole.saves * quick
+    high += whole.saves * slow
+    every = save_minutes(manifest, Interval(low / 3600, high / 3600), whole.checkpoint_bytes)
+    if every is not None:
+        low += int(low / (60 * every)) * quick
+        high += int(high / (60 * every)) * slow
+    return Interval((low + STARTUP_SECONDS.low) / 3600, (high + STARTUP_SECONDS.high) / 3600)
 
 
 # --- preemption -------------------------------------------------------------------------------------------------------
@@ -224,7 +288,7 @@ def preemption(manifest: TrainingManifest, hours: Interval | None, whole: Work, 
         between = min(BETWEEN_PREEMPTIONS_MINUTES, 60 * hours.high)
         share = minutes / 2 / between
     usd = math.ceil(rate * minutes / 60) if rate is not None and minutes is not None else None
-    because = f"assumed: one preemption every {BETWEEN_PREEMPTIONS_MINUTES / 60:g} h, or one a run when it is shorter"
+    because = f"one every {BETWEEN_PREEMPTIONS_MINUTES / 60:g} h, or one a run when it is shorter (assumed)"
     return Preemption(every, minutes, usd, share, because)
 
 

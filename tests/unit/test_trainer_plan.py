@@ -18,10 +18,12 @@ from tollgate.planning import document
 from tollgate.planning.choose import Facts, Settings, choose
 from tollgate.planning.devices import DEVICES, cpu
 from tollgate.planning.document import Belongs
+from tollgate.planning.epoch import Arrange
 from tollgate.planning.lengths import lengths_of
 from tollgate.planning.memory import Held, memory
 from tollgate.planning.shapes import Weights, shape_of
 from tollgate_trainer.plan import stored
+from tollgate_trainer.plan.arranging import Sizes, arranger
 from tollgate_trainer.plan.forecasting import due
 from tollgate_trainer.plan.preflight import device_health, disk
 from tollgate_trainer.plan.shape import counted
@@ -93,7 +95,7 @@ CONFIGS = [
 def test_the_formula_counts_what_transformers_makes(given: dict[str, Any]) -> None:
     values = dict(given)
     config = AutoConfig.for_model(values.pop("model_type"), **values)
-    exact, formula = counted(config, causal=True), shape_of(config.to_dict())
+    exact, formula = counted(config), shape_of(config.to_dict())
     assert exact is not None
     assert formula is not None
     assert exact.counted
@@ -126,12 +128,16 @@ def test_activations_are_of_the_size_that_a_real_forward_keeps() -> None:
     assert (table.activations + held_logits) / sum(kept.values()) == pytest.approx(1.0, abs=0.35)
 
 
+def arranged(lengths: tuple[int, ...]) -> Arrange:
+    return arranger(Sizes(lengths, (1,) * len(lengths)), 1)
+
+
 # --- plan.json --------------------------------------------------------------------------------------------------------
 
 
 def plan(root: Path, belongs: Belongs = BELONGS, **changes: Any) -> tuple[Any, Settings]:
     asked = load_document(manifest(optimization_priority="balanced", **changes), "test").manifest
-    facts = Facts(lengths_of((20, 30, 40) * 30), shape_of(TINY_LLAMA), cpu(8 * 10**9))
+    facts = Facts(lengths_of((20, 30, 40) * 30), shape_of(TINY_LLAMA), cpu(8 * 10**9), arranged((20, 30, 40) * 30))
     choice = choose(asked, facts)
     found = estimate(asked, choice.settings, facts, None, None)
     stored.write(root, document.document(asked, facts, choice, found, None, belongs))
@@ -184,7 +190,7 @@ def test_the_planned_numbers_stand_in_the_manifest_that_is_trained_and_evaluated
 
 def test_a_manifest_without_a_profile_is_trained_as_written() -> None:
     asked = load_document(manifest(), "test").manifest
-    facts = Facts(lengths_of((20,) * 90), shape_of(TINY_LLAMA), DEVICES["L4"])
+    facts = Facts(lengths_of((20,) * 90), shape_of(TINY_LLAMA), DEVICES["L4"], arranged((20,) * 90))
     settings = choose(asked, facts).settings
     assert document.planned(asked, settings, 3.0) is asked
     assert asdict(settings)["micro_batch"] == 4

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.planning.devices import Device, smaller_to_larger
+from tollgate.planning.epoch import NOT_TRIED, Arrange, Arrangement, Epoch, packs
 from tollgate.planning.lengths import Lengths
 from tollgate.planning.memory import GIB, Held, Memory, Precision, Strategy, memory
 from tollgate.planning.profiles import CPU_MICRO_BATCH, MIN_STEPS_PER_EPOCH, PROFILES, Profile
@@ -23,14 +24,18 @@ MOST_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a plan is made from. shape: None when the model's sizes are unknown; labels: classes of a classifier."""
+    """What a plan is made from. shape: None when the model's sizes are unknown; arrange: how many steps the documents
+    make; labels: classes of a classifier; packed: whether documents share rows, None as long as nobody tried.
+    """
 
     lengths: Lengths
     shape: Shape | None
     device: Device
+    arrange: Arrange
     nodes: int = 1
     processes_per_node: int = 1
     labels: int | None = None
+    packed: bool | None = None
 
     @property
     def world(self) -> int:
@@ -70,7 +75,8 @@ def weights_of(manifest: TrainingManifest, shape: Shape) -> Weights:
     if adapter.type == "none":
         return Weights(shape.parameters, shape.parameters)
     each = lora_weights(shape, adapter.rank)
-    added = each * (adapter.experts or 4) if adapter.type == "moe-lora" else each
+    by_formula = each * adapter.mixture.experts if adapter.type == "moe-lora" else each
+    added = by_formula if shape.adapter is None else shape.adapter
     return Weights(shape.parameters + added, added)
 
 
@@ -85,6 +91,32 @@ def choose(manifest: TrainingManifest, facts: Facts) -> Choice:
     if profile is None:
         return _as_written(manifest, facts)
     return _by_profile(manifest, facts, profile)
+
+
+def is_packed(manifest: TrainingManifest, facts: Facts, strategy: Strategy) -> bool:
+    """Whether documents share rows: as the trial found, else as far as the manifest says."""
+    return packs(manifest, strategy) if facts.packed is None else facts.packed
+
+
+def epoch_of(manifest: TrainingManifest, facts: Facts, settings: Settings) -> Epoch:
+    """An epoch by these settings."""
+    return facts.arrange(
+        Arrangement(
+            max_seq_length=settings.max_seq_length,
+            micro_batch=settings.micro_batch,
+            accumulation=settings.accumulation,
+            world=facts.world,
+            packed=is_packed(manifest, facts, settings.strategy),
+            by_length=manifest.hyperparameters.group_by_length,
+        )
+    )
+
+
+def resettled(manifest: TrainingManifest, facts: Facts, choice: Choice, settings: Settings) -> Choice:
+    """The choice with other settings, judged anew; `changes` stay."""
+    profile = PROFILES.get(manifest.optimization_priority) if manifest.optimization_priority != "none" else None
+    share = profile.memory_share if profile is not None else PLAIN_MEMORY_SHARE
+    return _judged(manifest, facts, settings, share, choice.changes)
 
 
 def precision_of(manifest: TrainingManifest, device: Device) -> Precision:
@@ -139,8 +171,8 @@ def _wrote(manifest: TrainingManifest, name: str) -> bool:
 
 def _length(manifest: TrainingManifest, facts: Facts, percent: int) -> int:
     asked = manifest.hyperparameters.max_seq_length
-    if _wrote(manifest, "max_seq_length"):
-        return asked
+    if _wrote(manifest, "max_seq_length") or manifest.task in ("span", "joint"):
+        return asked  # a text becomes windows of this length: another one would make other windows
     covered = facts.lengths.at(percent)
     rounded = max(8, math.ceil(covered / 64) * 64 if covered > 64 else math.ceil(covered / 8) * 8)
     limit = facts.shape.positions if facts.shape is not None else None
@@ -167,13 +199,17 @@ def _first_settings(manifest: TrainingManifest, facts: Facts, profile: Profile, 
     return _with_batch(manifest, facts, profile, base, 1 if facts.device.gpu else CPU_MICRO_BATCH)
 
 
-def _samples_per_step(facts: Facts, profile: Profile) -> int:
-    return max(1, min(profile.samples_per_step, facts.lengths.documents // MIN_STEPS_PER_EPOCH))
+def _rows_per_step(manifest: TrainingManifest, facts: Facts, profile: Profile, settings: Settings) -> int:
+    """The profile's samples; where rows are packed, as many rows as hold so many samples."""
+    packed = is_packed(manifest, facts, settings.strategy)
+    epoch = facts.arrange(Arrangement(settings.max_seq_length, packed=packed))
+    samples = max(1, min(profile.samples_per_step, epoch.samples // MIN_STEPS_PER_EPOCH))
+    return max(1, round(samples * epoch.rows / epoch.samples))
 
 
 def _with_batch(manifest: TrainingManifest, facts: Facts, profile: Profile, settings: Settings, rows: int) -> Settings:
     """`rows` a pass, and the accumulation that makes the profile's samples per step; the user's numbers stay."""
-    asked, target = manifest.hyperparameters, _samples_per_step(facts, profile)
+    asked, target = manifest.hyperparameters, _rows_per_step(manifest, facts, profile, settings)
     if _wrote(manifest, "per_device_train_batch_size"):
         rows = asked.per_device_train_batch_size
     elif _wrote(manifest, "gradient_accumulation_steps"):
@@ -218,7 +254,9 @@ def _strategies(manifest: TrainingManifest, facts: Facts) -> tuple[Strategy, ...
         return ("single",)
     if asked == "ddp" or not facts.device.gpu:
         return ("ddp",)
-    return ("ddp", "zero2", "zero3")
+    possible: tuple[Strategy, ...] = ("ddp", "zero2", "zero3")
+    packed = manifest.hyperparameters.packing is True  # which needs a trial that some strategies do not allow
+    return tuple(one for one in possible if not (packed and one in NOT_TRIED))
 
 
 def _largest_batch(manifest: TrainingManifest, facts: Facts, profile: Profile, candidate: Settings) -> Settings | None:
@@ -259,12 +297,15 @@ def memory_of(manifest: TrainingManifest, facts: Facts, settings: Settings) -> M
     """The memory table of these settings; None when the model's sizes are unknown."""
     if facts.shape is None:
         return None
+    longest = settings.max_seq_length  # packed rows are full
+    if not is_packed(manifest, facts, settings.strategy):
+        longest = min(longest, facts.lengths.longest)
     return memory(
         Held(
             shape=facts.shape,
             weights=weights_of(manifest, facts.shape),
             micro_batch=settings.micro_batch,
-            width=min(settings.max_seq_length, math.ceil(facts.lengths.longest / 8) * 8),
+            width=math.ceil(longest / 8) * 8,
             precision=settings.precision,
             strategy=settings.strategy,
             world=facts.world,
@@ -272,8 +313,18 @@ def memory_of(manifest: TrainingManifest, facts: Facts, settings: Settings) -> M
             checkpointing=settings.checkpointing,
             quantization=manifest.model.quantization,
             labels=facts.labels,
+            fused_loss=_in_chunks(manifest, facts),
+            offload=manifest.parallelism_options.offload == "cpu",
         )
     )
+
+
+def _in_chunks(manifest: TrainingManifest, facts: Facts) -> bool:
+    """Whether the loss will be computed in chunks of tokens; a model that nobody tried is planned to hold all."""
+    asked = manifest.hyperparameters.cross_entropy
+    if manifest.task != "causal-lm" or manifest.extensions.loss is not None or asked == "plain":
+        return False
+    return asked == "chunked" or (facts.device.gpu and facts.shape is not None and facts.shape.chunks is True)
 
 
 def _judged(
@@ -298,23 +349,32 @@ def _nearest(manifest: TrainingManifest, facts: Facts, settings: Settings, limit
         found.append("gradient_checkpointing: true")
     smallest = replace(settings, micro_batch=1, checkpointing=True)
     last = "per_device_train_batch_size: 1 and gradient_checkpointing: true"
-    if not fits(smallest):
-        lengths = (length for power in range(1, 8) if (length := settings.max_seq_length >> power) >= 64)
-        fitting = next((length for length in lengths if fits(replace(smallest, max_seq_length=length))), None)
-        if fitting is not None:
-            found.append(f"max_seq_length: {fitting} with {last}")
+    whole = settings.max_seq_length
+    lengths = [whole, *(length for power in range(1, 8) if (length := whole >> power) >= 64)]
+
+    def longest(manifest: TrainingManifest) -> int | None:
+        return next((length for length in lengths if fits(replace(smallest, max_seq_length=length), manifest)), None)
+
+    alone = longest(manifest)
+    if alone is not None and alone != whole:
+        found.append(f"max_seq_length: {alone} with {last}")
     if manifest.adapter.type == "none":
-        lora = manifest.model_copy(update={"adapter": manifest.adapter.model_copy(update={"type": "lora"})})
-        if fits(smallest, lora):
-            found.append(f"adapter.type: lora with {last}")
+        adapted = longest(_with_lora(manifest))
+        if adapted is not None:
+            shorter = f", max_seq_length: {adapted}" if adapted != whole else ""
+            found.append(f"adapter.type: lora{shorter} with {last}")
     if facts.device.gpu:
         found.extend(_larger_device(manifest, facts, settings, limit))
-        for world in (2, 4, 8, 16, 32, 64):
+        for world in (2, 4, 8, 16, 32, 64) if manifest.hyperparameters.packing is not True else ():
             wider = replace(facts, nodes=1, processes_per_node=world)
             if world > facts.world and fits(replace(smallest, strategy="zero3"), manifest, wider):
                 found.append(f"{world} GPUs with parallelism: zero3, {last}")
                 break
     return tuple(found)
+
+
+def _with_lora(manifest: TrainingManifest) -> TrainingManifest:
+    return manifest.model_copy(update={"adapter": manifest.adapter.model_copy(update={"type": "lora"})})
 
 
 def _smaller_rows(settings: Settings, fits: Callable[[Settings], bool]) -> Iterator[str]:

@@ -117,7 +117,12 @@ def document(
         "save_minutes": found.preemption.every_minutes,
         "memory": None
         if choice.memory is None
-        else {**dict(choice.memory.rows()), "total": choice.memory.total, "limit": choice.limit},
+        else {
+            **dict(choice.memory.rows()),
+            "total": choice.memory.total,
+            "limit": choice.limit,
+            "host": choice.memory.host,
+        },
         "fits_memory": choice.fits,
         "work": asdict(whole),
         "hours": None if found.hours is None else (found.hours.low, found.hours.high),

@@ -19,12 +19,17 @@ Quantization = Literal["none", "int8", "nf4"]
 
 GIB = 2**30
 FP32, FP16 = 4, 2
+SHARDED: tuple[Strategy, ...] = ("zero1", "zero2", "zero3", "fsdp2")
+_BUCKET = 200_000_000
+"""Elements of a bucket of gradients on their way (parallelism.py); while one is sent another fills."""
 _QUANTISED = {"int8": 1.05, "nf4": 0.56}  # bytes per weight with their scales (nf4: 0.5 and one fp32 scale per 64)
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What memory depends on. width: tokens of the longest row; fused: the loss never holds all logits at once."""
+    """What memory depends on. width: tokens of the longest row; fused_loss: the loss never holds all logits at once;
+    offload: a sharded strategy keeps the optimizer (with zero3 and fsdp2 also the weights) in the host's memory.
+    """
 
     shape: Shape
     weights: Weights
@@ -38,11 +43,15 @@ class Held:
     quantization: Quantization = "none"
     labels: int | None = None
     fused_loss: bool = False
+    offload: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes in one process at the peak of a step, by what holds them."""
+    """Bytes in one process at the peak of a step, by what holds them; all but `host` are of its device.
+
+    host: what was moved to the host's memory, where this process has to find room for it; 0 without offload.
+    """
 
     weights: int
     gradients: int
@@ -50,10 +59,11 @@ class Memory:
     activations: int
     logits: int
     workspace: int
+    host: int = 0
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """All of the device's."""
         return self.weights + self.gradients + self.optimizer + self.activations + self.logits + self.workspace
 
     def rows(self) -> tuple[tuple[str, int], ...]:
@@ -71,11 +81,16 @@ class Memory:
 def memory(held: Held) -> Memory:
     """The table for one process."""
     weights, gradients, optimizer = _states(held)
+    host = 0.0
+    if held.offload and held.gpu and held.strategy in SHARDED:
+        (weights, gradients, optimizer), host = _offloaded(held)
     activations, logits = _activations(held), _logits(held)
     # CUDA context and libraries take about a GiB, Python with torch a third of one; a twentieth goes to fragments.
     fixed = 1.0 * GIB if held.gpu else 0.4 * GIB
     workspace = fixed + 0.05 * (weights + gradients + optimizer + activations + logits)
-    return Memory(int(weights), int(gradients), int(optimizer), int(activations), int(logits), int(workspace))
+    return Memory(
+        int(weights), int(gradients), int(optimizer), int(activations), int(logits), int(workspace), int(host)
+    )
 
 
 def _states(held: Held) -> tuple[float, float, float]:
@@ -110,6 +125,28 @@ def _states(held: Held) -> tuple[float, float, float]:
     return weights, FP32 * trained + buckets, 2.0 * FP32 * trained
 
 
+def _offloaded(held: Held) -> tuple[tuple[float, float, float], float]:
+    """((weights, gradients, optimizer) that stay on the device, bytes on the host).
+
+    The optimizer's states lie on the host and are updated there. zero2 and zero3 move gradients there too, bucket by
+    bucket, while backward goes on, and keep them in fp32; zero3 and fsdp2 fetch the weights layer by layer.
+    Source: Ren et al. 2021, ZeRO-Offload, section 4; Rajbhandari et al. 2021, ZeRO-Infinity, section 5.
+    """
+    weights, gradients, optimizer = _states(held)
+    trained, shards = held.weights.trainable, held.world
+    each = FP32 if held.precision == "fp32" else FP16
+    passing = min(gradients, 2.0 * each * _BUCKET)
+    if held.strategy == "zero1":
+        return (weights, gradients, 0.0), optimizer
+    if held.strategy == "zero2":
+        return (weights, passing, 0.0), optimizer + FP32 * trained / shards
+    if held.strategy == "zero3":
+        largest = each * max(held.shape.vocabulary * held.shape.hidden, held.weights.total / held.shape.layers)
+        return (largest, passing, 0.0), weights - largest + optimizer + FP32 * trained / shards
+    gathered = 2.0 * each * held.weights.total / held.shape.layers
+    return (gathered, passing, 0.0), weights - gathered + gradients + optimizer
+
+
 def _activations(held: Held) -> float:
     """Bytes that backward needs, without logits. Per token and layer: what the operations below save."""
     shape, tokens = held.shape, held.micro_batch * held.width
@@ -134,7 +171,20 @@ def _logits(held: Held) -> float:
     if held.labels is not None:
         return float(3 * FP32 * held.micro_batch * held.labels)
     tokens = held.micro_batch * held.width
-    if held.fused_loss:
-        tokens = min(tokens, 1024)  # computed in chunks
     extra = 0 if held.precision == "fp32" else 2 * FP16
-    return float(tokens * held.shape.vocabulary * (3 * FP32 + extra))
+    each = held.shape.vocabulary * (3 * FP32 + extra)
+    if not held.fused_loss:
+        return float(tokens * each)
+    # The gradient of what comes into the head is made in the forward already, and kept.
+    kept = (FP32 if held.precision == "fp32" else FP16) * tokens * held.shape.hidden
+    return float(_chunk(held, tokens) * each + kept)
+
+
+def _chunk(held: Held, tokens: int) -> int:
+    """Tokens whose logits are there at once: as many as make them half as large as the hidden states.
+
+    Source: torch's LinearCrossEntropyOptions, chunking_method "aspect_ratio:2", its default on GPUs and in fp32.
+    """
+    target = -(-tokens // -(-held.shape.vocabulary // held.shape.hidden))
+    power = 1 << (target - 1).bit_length()
+    return max(1, min(power // 2, tokens))

@@ -25,7 +25,9 @@ class Shape:
     parameters: all of them; products: those that take part in a matrix product per token (all but the embedding
     table, which is looked up; a tied one is counted, because the head multiplies by it); attention: heads x head size;
     keys: key-value heads x head size; feed_forward: inner width; gated: whether it has a gate; positions: longest
-    sequence, None without a limit; counted: exact count by instantiation, not by formula.
+    sequence, None without a limit; counted: exact count by instantiation, not by formula; adapter: weights that are
+    trained beside the frozen ones by the adapter that is asked for, None where they were not counted; chunks: whether
+    its loss can be computed without holding all logits, None where nobody tried.
     """
 
     parameters: int
@@ -41,6 +43,8 @@ class Shape:
     attention_dropout: bool = False
     positions: int | None = None
     counted: bool = False
+    adapter: int | None = None
+    chunks: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

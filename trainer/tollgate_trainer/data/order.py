@@ -20,6 +20,8 @@ Indices = npt.NDArray[np.int64]
 
 _ROWS, _STEPS = 1 << 31, 1 << 30
 """Keep the chances of what else is drawn for an epoch apart from the permutation's."""
+PAD_MULTIPLE = 8
+"""Rows of a batch are filled up to a multiple of so many tokens."""
 POOL = 50
 """Steps whose samples are sorted by length together: more makes batches more even and less random."""
 
@@ -200,6 +202,11 @@ class Order:
         found = self._epoch(epoch)
         return np.diff(np.cumsum(self.lengths[found.samples])[found.ends - 1], prepend=0)
 
+    def computed(self, epoch: int) -> int:
+        """Tokens of an epoch with those that fill each row up to the longest of its micro-batch."""
+        rows = self.lengths[self.of_epoch(epoch)] if self.pack is None else self.row_tokens(epoch)
+        return padded(rows, self.micro_batch)
+
     def at_step(self, step: int, rank: int) -> list[int]:
         """The sample numbers of one process at one optimiser step; steps count from 1 over all epochs."""
         epoch, within = divmod(step - 1, self.steps_per_epoch)
@@ -235,6 +242,17 @@ class Order:
         """Samples of the first `steps` steps (at least one) of an epoch."""
         rows = min(steps * self.samples_per_step, self.rows)
         return rows if self.pack is None else int(self._epoch(epoch).ends[rows - 1])
+
+
+def padded(lengths: Indices, micro_batch: int) -> int:
+    """Tokens that are computed when each row is filled up to the longest of its micro-batch.
+
+    Args: lengths: tokens of the rows in the order of training, shape [rows].
+    """
+    starts = np.arange(0, len(lengths), micro_batch)
+    widths = np.maximum.reduceat(lengths, starts)
+    rows = np.minimum(micro_batch, len(lengths) - starts)
+    return int((-(-widths // PAD_MULTIPLE) * PAD_MULTIPLE * rows).sum())
 
 
 class RankBatches:

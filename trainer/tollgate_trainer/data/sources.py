@@ -131,14 +131,27 @@ def shares_of(manifest: TrainingManifest, samples: Sequence[Document]) -> tuple[
 
     Args: samples: the document of each sample; those of a source follow each other.
     """
-    dataset = manifest.dataset
-    weights = {name_of(dataset.path): dataset.weight}
-    weights |= {source.name or name_of(source.path): source.weight for source in dataset.sources}
+    weights = weights_of_sources(manifest)
     if all(weight == 1 for weight in weights.values()):
         return ()
+    parts = groupby(document.source for document in samples)
+    return shared_out([(weights[name], sum(1 for _ in own)) for name, own in parts])
+
+
+def weights_of_sources(manifest: TrainingManifest) -> dict[str, float]:
+    """How much each source weighs, by its name."""
+    dataset = manifest.dataset
+    weights = {name_of(dataset.path): dataset.weight}
+    return weights | {source.name or name_of(source.path): source.weight for source in dataset.sources}
+
+
+def shared_out(parts: Sequence[tuple[float, int]]) -> tuple[Share, ...]:
+    """The shares of (weight, samples), one after the other; () when all weigh 1. Without samples there is none."""
+    if all(weight == 1 for weight, _ in parts):
+        return ()
     shares, first = [], 0
-    for name, own in groupby(document.source for document in samples):
-        size = sum(1 for _ in own)
-        shares.append(Share(first, size, max(1, round(weights[name] * size))))
+    for weight, size in parts:
+        if size:
+            shares.append(Share(first, size, max(1, round(weight * size))))
         first += size
     return tuple(shares)

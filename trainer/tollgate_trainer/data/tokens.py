@@ -134,6 +134,17 @@ class TokenSet(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.lengths)
 
+    @property
+    def first_learned(self) -> Indices:
+        """Where the first token with a loss stands in each sample, from 1 (the first is predicted from nothing)."""
+        if not len(self.lengths):
+            return np.zeros(0, dtype=np.int64)
+        starts = self._ends - self.lengths
+        learned = np.flatnonzero(self._arrays.learned)
+        learned = learned[~np.isin(learned, starts)]
+        found: Indices = learned[np.searchsorted(learned, starts)] - starts  # every sample has one, or it was dropped
+        return found
+
     def __getitem__(self, index: int) -> Sample:  # type: ignore[override]
         end = int(self._ends[index])
         part = slice(end - int(self.lengths[index]), end)

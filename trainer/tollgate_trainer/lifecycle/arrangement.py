@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from tollgate.manifest.training_manifest import TrainingManifest
-from tollgate_trainer.data.order import Order, permutation
-from tollgate_trainer.lifecycle.feeding import PAD_MULTIPLE
+from tollgate_trainer.data.order import Order, padded, permutation
 from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.lifecycle.sharding import Sharding
 from tollgate_trainer.models.build import Built
@@ -97,7 +94,8 @@ def say(session: Session, made: Arrangement, order: Order) -> None:
         values |= {"difference": made.probe.difference, "bound": made.probe.bound}
     if made.pack is not None:
         tokens = int(order.lengths.sum())
-        apart, together = padded(order.lengths[permutation(order.samples, order.seed, 0)], order), packed(order)
+        apart = padded(order.lengths[permutation(order.samples, order.seed, 0)], order.micro_batch)
+        together = order.computed(0)
         values |= {
             "documents": order.samples,
             "rows": order.rows,
@@ -110,19 +108,3 @@ def say(session: Session, made: Arrangement, order: Order) -> None:
     else:
         session.say("warning", message=f"packing is off: {made.because}")
     session.say("packing", **values)
-
-
-def padded(lengths: npt.NDArray[np.int64], order: Order) -> int:
-    """Tokens computed in an epoch when each row is filled up to the longest of its micro-batch.
-
-    Args: lengths: tokens of the rows in the order of training, shape [rows].
-    """
-    starts = np.arange(0, len(lengths), order.micro_batch)
-    widths = np.maximum.reduceat(lengths, starts)
-    rows = np.minimum(order.micro_batch, len(lengths) - starts)
-    return int((-(-widths // PAD_MULTIPLE) * PAD_MULTIPLE * rows).sum())
-
-
-def packed(order: Order) -> int:
-    """Tokens computed in the first epoch of a packed order."""
-    return padded(order.row_tokens(0), order)

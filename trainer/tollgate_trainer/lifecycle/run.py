@@ -253,7 +253,7 @@ class Run:
             parameters=built.parameters,
             trainable_parameters=built.trainable,
             adapted=batches.adapted,
-            **self.planning.said(splits, self.documents, plan.order.row_tokens(0) if arranged.pack else None),
+            **self.planning.said(splits, self.documents, plan.order),
             **now,
         )
         rotation = Rotation(checkpoints, plan, session)

@@ -28,6 +28,7 @@ from tollgate_trainer import durable
 from tollgate_trainer.laptop import options
 from tollgate_trainer.laptop.preparation import LaptopError
 from tollgate_trainer.plan import hardware, showing
+from tollgate_trainer.plan.arranging import arranger
 from tollgate_trainer.plan.gathering import Gathered, parse
 
 
@@ -79,7 +80,7 @@ def plan(
     price, seconds, budget = _limits(loaded, usd_per_hour, window, max_cost)
     _refuse(loaded, nodes, gpus_per_node if device is not None else 0)
     found = gathered(loaded, dataset_root or file.parent, device is None)
-    facts = _facts(found, device, nodes, gpus_per_node if device is not None else 1)
+    facts = _facts(loaded, found, device, nodes, gpus_per_node if device is not None else 1)
     choice = choose(loaded.manifest, facts)
     expected = estimate(loaded.manifest, choice.settings, facts, found.pace if device is None else None, price)
     limits = fit(expected, seconds, budget, choice.settings)
@@ -148,9 +149,10 @@ def _refuse(loaded: LoadedManifest, nodes: int, gpus_per_node: int) -> None:
         raise LaptopError(f"{loaded.source}: {error}") from error
 
 
-def _facts(found: Gathered, device: Device | None, nodes: int, processes: int) -> Facts:
+def _facts(loaded: LoadedManifest, found: Gathered, device: Device | None, nodes: int, processes: int) -> Facts:
     own = device or devices.cpu(hardware.host_memory(), found.cpu_flops)
-    return Facts(found.lengths, found.shape, own, nodes, processes, found.labels)
+    arrange = arranger(found.sizes, loaded.manifest.reproducibility.seed)
+    return Facts(found.lengths, found.shape, own, arrange, nodes, processes, found.labels)
 
 
 def _verdict(choice: Choice, limits: Fit) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.planning.lengths import Lengths, lengths_of
 from tollgate.planning.shapes import Shape
 from tollgate_trainer.data import Documents
+from tollgate_trainer.plan.arranging import Sizes, sizes_of
 from tollgate_trainer.plan.shape import config_of, counted
 from tollgate_trainer.refusal import Refused
 
@@ -22,23 +23,25 @@ WHOLE = 2**30
 """More tokens than any document has: nothing is cut."""
 
 
-def whole_lengths(
+def whole_sizes(
     documents: Documents, task: Task, tokenizer: PreTrainedTokenizerBase, manifest: TrainingManifest
-) -> Lengths:
-    """Lengths of the documents before truncation; of a span task, whose windows overlap, those of its windows.
+) -> Sizes:
+    """Of the documents before they are cut; of a span task, whose windows overlap, of its windows, and of a class's
+    texts as the task cuts them.
 
     Raises: DatasetRefused.
     """
-    if manifest.task in ("span", "joint"):
-        return lengths_in(task.encode(documents, tokenizer, manifest))
-    uncut = manifest.hyperparameters.model_copy(update={"max_seq_length": WHOLE, "packing": False})
-    return lengths_in(task.encode(documents, tokenizer, manifest.model_copy(update={"hyperparameters": uncut})))
+    if manifest.task == "causal-lm":
+        uncut = manifest.hyperparameters.model_copy(update={"max_seq_length": WHOLE})
+        splits = task.encode(documents, tokenizer, manifest.model_copy(update={"hyperparameters": uncut}))
+    else:
+        splits = task.encode(documents, tokenizer, manifest)
+    return sizes_of(manifest, splits)
 
 
-def lengths_in(splits: SampleSplits, rows: Any = None) -> Lengths:
-    """Lengths of the samples as they are trained on; rows: those of packed rows, shape [rows]."""
-    train, validation = splits.train.lengths if rows is None else rows, splits.validation.lengths
-    return lengths_of([int(n) for n in train], [int(n) for n in validation])
+def lengths_in(splits: SampleSplits) -> Lengths:
+    """Lengths of the samples as they are trained on."""
+    return lengths_of(splits.train.lengths.tolist(), splits.validation.lengths.tolist())
 
 
 def labels_of(manifest: TrainingManifest, documents: Documents) -> int | None:
@@ -49,11 +52,11 @@ def labels_of(manifest: TrainingManifest, documents: Documents) -> int | None:
 
 
 def shape_for(
-    manifest: TrainingManifest, dataset_root: Path, tokenizer: PreTrainedTokenizerBase
+    manifest: TrainingManifest, dataset_root: Path, tokenizer: PreTrainedTokenizerBase, task: Task
 ) -> tuple[Shape | None, str | None]:
     """(sizes of the model or None, why they are unknown). Raises: ModelRefused."""
     try:
-        shape = counted(config_of(manifest, dataset_root, tokenizer), manifest.task == "causal-lm")
+        shape = counted(config_of(manifest, dataset_root, tokenizer), task.head, manifest.adapter)
     except Refused:
         raise
     except (OSError, ValueError) as error:

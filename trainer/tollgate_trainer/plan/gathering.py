@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,15 @@ from tollgate.manifest import canonical
 from tollgate.manifest.loader import LoadedManifest
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.planning import devices
-from tollgate.planning.choose import Facts, choose
-from tollgate.planning.lengths import Lengths
+from tollgate.planning.choose import Facts, choose, epoch_of
+from tollgate.planning.lengths import Lengths, lengths_of
 from tollgate.planning.shapes import Shape
 from tollgate_trainer import durable
 from tollgate_trainer.data import load_documents
 from tollgate_trainer.plan import hardware
+from tollgate_trainer.plan.arranging import Sizes, arranger
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +32,29 @@ class Gathered:
     """What the child found. pace: of this machine's CPU, None when it was not asked for or could not be measured."""
 
     dataset_digest: str
-    lengths: Lengths
+    sizes: Sizes
     shape: Shape | None
     labels: int | None
     unknown: str | None
     cpu_flops: float | None = None
     pace: Pace | None = None
 
+    @property
+    def lengths(self) -> Lengths:
+        """Of the documents, before they are cut."""
+        return lengths_of(self.sizes.lengths, self.sizes.held_out)
+
 
 def cache_path(loaded: LoadedManifest, dataset_digest: str) -> Path:
     """Where statistics of this data under this model and tokenizer are kept: nothing else in the manifest matters."""
     document = loaded.document
     kept: dict[str, Any] = {
-        name: document.get(name) for name in ("dataset", "model", "task", "adapter") if name in document
+        name: document.get(name)
+        for name in ("dataset", "model", "task", "adapter", "extensions", "span", "joint")
+        if name in document
     }
-    if loaded.manifest.task in ("span", "joint"):  # their windows depend on the length
-        kept["hyperparameters"] = document.get("hyperparameters", {})
+    if loaded.manifest.task != "causal-lm":  # whose texts and windows are cut by the task
+        kept["max_seq_length"] = loaded.manifest.hyperparameters.max_seq_length
     key = hashlib.sha256(canonical.serialise(kept) + dataset_digest.encode() + bytes([FORMAT])).hexdigest()
     root = os.environ.get("TOLLGATE_CACHE")
     folder = Path(root) if root else Path.home() / ".cache" / "tollgate"
@@ -60,7 +68,7 @@ def gather(loaded: LoadedManifest, dataset_root: Path, cpu: bool) -> Gathered:
     """
     from tollgate_trainer.models import tokenizer as tokenizers
     from tollgate_trainer.models.source import tokenizer_source
-    from tollgate_trainer.plan.facts import labels_of, shape_for, whole_lengths
+    from tollgate_trainer.plan.facts import labels_of, shape_for, whole_sizes
     from tollgate_trainer.plan.probe import model_pace, product_flops
     from tollgate_trainer.plan.shape import config_of
     from tollgate_trainer.tasks.choose import task_for
@@ -79,9 +87,9 @@ def gather(loaded: LoadedManifest, dataset_root: Path, cpu: bool) -> Gathered:
             tokenizer = tokenizers.from_json(tokenizers.train(documents.train, size))
     if found is None:
         task = task_for(manifest, documents, tokenizer, dataset_root)
-        shape, unknown = shape_for(manifest, dataset_root, tokenizer)
-        lengths = whole_lengths(documents, task, tokenizer, manifest)
-        found = Gathered(documents.digest, lengths, shape, labels_of(manifest, documents), unknown)
+        shape, unknown = shape_for(manifest, dataset_root, tokenizer, task)
+        sizes = whole_sizes(documents, task, tokenizer, manifest)
+        found = Gathered(documents.digest, sizes, shape, labels_of(manifest, documents), unknown)
         durable.write(path, json.dumps(asdict(found)).encode())
     if not cpu:
         return found
@@ -90,19 +98,19 @@ def gather(loaded: LoadedManifest, dataset_root: Path, cpu: bool) -> Gathered:
     if found.shape is not None:
         rows, width = _probe_shape(manifest, found)
         pace = model_pace(manifest, config_of(manifest, dataset_root, tokenizer), found.shape, rows, width)
-    return Gathered(
-        found.dataset_digest, found.lengths, found.shape, found.labels, found.unknown, cpu_flops=flops, pace=pace
-    )
+    return replace(found, cpu_flops=flops, pace=pace)
 
 
 def _probe_shape(manifest: TrainingManifest, found: Gathered) -> tuple[int, int]:
     """Rows and width of a typical micro-batch of the run."""
-    facts = Facts(found.lengths, found.shape, devices.cpu(hardware.host_memory()), labels=found.labels)
+    arrange = arranger(found.sizes, manifest.reproducibility.seed)
+    facts = Facts(found.lengths, found.shape, devices.cpu(hardware.host_memory()), arrange, labels=found.labels)
     settings = choose(manifest, facts).settings
-    limit = settings.max_seq_length
+    epoch = epoch_of(manifest, facts, settings)
+    width = -(-round(epoch.width) // 8) * 8
     if found.shape is not None and found.shape.positions is not None:
-        limit = min(limit, found.shape.positions)
-    return settings.micro_batch, max(8, -(-min(limit, found.lengths.at(75)) // 8) * 8)
+        width = min(width, found.shape.positions)
+    return min(settings.micro_batch, epoch.rows), width
 
 
 def _cached(path: Path) -> Gathered | None:

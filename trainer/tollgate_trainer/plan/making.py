@@ -8,22 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 from tollgate.api.quantities import parse_usd
 from tollgate.contract import Env
-from tollgate.estimate import Estimate, Pace, estimate
+from tollgate.estimate import SAVE_BYTES_PER_SECOND, Estimate, Pace, estimate
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.planning import document
-from tollgate.planning.choose import Choice, Facts, choose
+from tollgate.planning.choose import Choice, Facts, Settings, choose, resettled
 from tollgate.planning.devices import Interval
 from tollgate.planning.document import Belongs, Kept
+from tollgate.planning.epoch import Arrange
+from tollgate.planning.lengths import Lengths, lengths_of
 from tollgate.planning.shapes import Shape
 from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.plan import stored
-from tollgate_trainer.plan.facts import labels_of, lengths_in, shape_for, whole_lengths
+from tollgate_trainer.plan.arranging import arranger, of_order
+from tollgate_trainer.plan.facts import labels_of, lengths_in, shape_for, whole_sizes
 from tollgate_trainer.plan.hardware import device_of
 
 if TYPE_CHECKING:
     import torch
 
     from tollgate_trainer.data import Documents
+    from tollgate_trainer.data.order import Order
     from tollgate_trainer.plan.preflight import Findings
     from tollgate_trainer.tasks.protocol import Task
     from tollgate_trainer.tasks.samples import SampleSplits
@@ -45,6 +49,7 @@ class Planning:
     unknown: str | None = None
     asked: TrainingManifest | None = None
     _shape: Shape | None = field(default=None)
+    _trained: Settings | None = field(default=None)
 
     def manifest(self, documents: Documents, task: Task, tokenizer: Any, resumed: bool) -> TrainingManifest:
         """The manifest with the numbers of the plan; from here on the session has it too.
@@ -57,10 +62,11 @@ class Planning:
         told: tuple[Any, float | None] | None = None
         if session.attempt.leads:
             self.kept = stored.kept(session.attempt.output_root, self._belongs(), resumed)
-            self._shape, self.unknown = shape_for(self.asked, session.attempt.dataset_root, tokenizer)
+            self._shape, self.unknown = shape_for(self.asked, session.attempt.dataset_root, tokenizer, task)
             if self.asked.optimization_priority != "none":
-                lengths = whole_lengths(documents, task, tokenizer, self.asked)
-                self._choose(self._facts(lengths, documents))
+                sizes = whole_sizes(documents, task, tokenizer, self.asked)
+                arrange = arranger(sizes, self.asked.reproducibility.seed)
+                self._choose(self._facts(lengths_of(sizes.lengths, sizes.held_out), arrange, documents))
                 assert self.choice is not None
                 told = (self.choice.settings, self.kept.save_minutes if self.kept else None)
         told = session.agreement.from_first(told)
@@ -70,17 +76,24 @@ class Planning:
         session.loaded = replace(session.loaded, manifest=effective)
         return effective
 
-    def said(self, splits: SampleSplits, documents: Documents, rows: Any = None) -> dict[str, Any]:
+    def said(self, splits: SampleSplits, documents: Documents, order: Order) -> dict[str, Any]:
         """What the `plan` event tells besides the loop's numbers; in processes that do not lead, nothing.
 
-        Args: rows: tokens of each row that is trained on where documents are packed.
+        Args: order: of this training, whose batches may be others than those that were asked for: after an
+        out-of-memory, on another number of processes, or where the model could not be packed.
         """
         if not self.session.attempt.leads or self.asked is None:
             return {}
+        arrange = of_order(order, splits.validation.lengths)
         if self.facts is None:
-            self._choose(self._facts(lengths_in(splits, rows), documents))
+            self._choose(self._facts(lengths_in(splits), arrange, documents))
         assert self.choice is not None
         assert self.facts is not None
+        self.facts = replace(self.facts, arrange=arrange, packed=order.pack is not None)
+        chosen = self.choice.settings
+        self._trained = replace(chosen, micro_batch=order.micro_batch, accumulation=order.accumulation)
+        # A later attempt starts from what was chosen, and halves that.
+        self.choice = replace(resettled(self.asked, self.facts, self.choice, self._trained), settings=chosen)
         self._estimate(None)
         told: dict[str, Any] = {
             "profile": self.asked.optimization_priority,
@@ -115,7 +128,8 @@ class Planning:
                     slow, quick = CPU_UPDATE_BYTES_PER_SECOND.low, CPU_UPDATE_BYTES_PER_SECOND.high
                     update = Interval(28 * trainable / quick, 28 * trainable / slow)
                 because = "measured: one step at the longest length before the first step"
-                self._estimate(Pace(each, update, True, because))
+                disk = Interval(0.5 * findings.disk, 1.5 * findings.disk)
+                self._estimate(Pace(each, update, True, because), disk)
                 session.say("forecast", source="preflight", **self._times())
             assert self.found is not None
             if self.kept is None:
@@ -154,7 +168,7 @@ class Planning:
             because = "the plan of this run's first attempt (plan.json) is kept"
             self.choice = replace(self.choice, settings=self.kept.chosen, changes=(because,))
 
-    def _facts(self, lengths: Any, documents: Documents) -> Facts:
+    def _facts(self, lengths: Lengths, arrange: Arrange, documents: Documents) -> Facts:
         assert self.asked is not None
         world = self.session.attempt.world
         per_node = min(world, int(os.environ.get("LOCAL_WORLD_SIZE") or world))
@@ -162,16 +176,18 @@ class Planning:
             lengths=lengths,
             shape=self._shape,
             device=device_of(self.device, per_node),
+            arrange=arrange,
             nodes=max(1, world // per_node),
             processes_per_node=per_node,
             labels=labels_of(self.asked, documents),
         )
 
-    def _estimate(self, pace: Pace | None) -> None:
+    def _estimate(self, pace: Pace | None, save_speed: Interval = SAVE_BYTES_PER_SECOND) -> None:
         assert self.asked is not None
         assert self.facts is not None
         assert self.choice is not None
-        self.found = estimate(self.asked, self.choice.settings, self.facts, pace, usd_per_node_hour())
+        settings = self._trained or self.choice.settings
+        self.found = estimate(self.asked, settings, self.facts, pace, usd_per_node_hour(), save_speed)
 
     def _times(self) -> dict[str, Any]:
         assert self.found is not None

@@ -46,17 +46,18 @@ def model_pace(
 
     The weights are random, which changes no time. With an adapter the frozen part's gradients are left out, as in LoRA.
     """
-    if shape.parameters > MOST_PARAMETERS or manifest.task != "causal-lm":
+    if shape.parameters > MOST_PARAMETERS:
         return None
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModel, AutoModelForCausalLM
 
     from tollgate_trainer.lifecycle.processes import fit_threads
 
     fit_threads(shape.parameters)
     torch.manual_seed(1)
-    make: Any = AutoModelForCausalLM.from_config
-    model = make(config, dtype=torch.float32)
+    causal = manifest.task == "causal-lm"
+    make: Any = AutoModelForCausalLM if causal else AutoModel  # other heads are small beside the rest
+    model = make.from_config(config, dtype=torch.float32)
     model.train()
     adapted = manifest.adapter.type != "none"
     if adapted:
@@ -70,7 +71,11 @@ def model_pace(
     begun = time.perf_counter()
     for done in range(STEPS + 1):
         before = time.perf_counter()
-        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+        if causal:
+            loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        else:
+            loss = model(input_ids=ids).last_hidden_state.square().mean()
+        loss.backward()
         middle = time.perf_counter()
         if optimizer is not None:
             optimizer.step()
@@ -80,8 +85,9 @@ def model_pace(
         if done >= LEAST and time.perf_counter() - begun > BUDGET_SECONDS:
             break
     measured = steps[1:]  # the first pays for what is loaded
-    each = statistics.median(measured) / (rows * width)
-    update = statistics.median(updates[1:])
+    encoders = 2 if manifest.task == "joint" and manifest.joint.encoders == "two" else 1
+    each = encoders * statistics.median(measured) / (rows * width)
+    update = encoders * statistics.median(updates[1:])
     because = f"measured on this CPU: {len(measured)} steps of the model with {rows} x {width} tokens"
     # Padding, data loading and a busier machine make a run slower than its probe more often than faster.
     return Pace(Interval(0.8 * each, 1.7 * each), Interval(0.8 * update, 1.7 * update), True, because)
