@@ -21,13 +21,12 @@ C = TypeVar("C", bound=Callable[..., Any])
 class Named(click.Path):
     """A path that has to exist; where it does not, the message has a near name or the `fix`.
 
-    folders: whether a folder may be named, too.
+    files, folders: what may be named.
     """
 
-    def __init__(self, fix: str, *, folders: bool = False) -> None:
-        super().__init__(exists=True, dir_okay=folders, path_type=Path)
+    def __init__(self, fix: str, *, files: bool = True, folders: bool = False) -> None:
+        super().__init__(exists=True, file_okay=files, dir_okay=folders, path_type=Path)
         self.fix = fix
-        self._asked = ""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path. Raises: BadParameter with what to name instead."""
@@ -53,6 +52,7 @@ def _neighbour(path: Path) -> Path | None:
     return path.with_name(near[0]) if near else None
 
 
+RUN = Named("Name a run's output folder, such as runs/my-model.", files=False, folders=True)
 MANIFEST = Named("Name a manifest in YAML or JSON; `tollgate manifest init` writes one.")
 ARGUMENT = click.argument("file", metavar="MANIFEST", type=MANIFEST)
 _OVERLAY = Named("Name a file with a piece of a manifest.")

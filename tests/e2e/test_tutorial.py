@@ -63,7 +63,7 @@ def test_the_laptop_part_ends_with_a_model_its_evidence_a_report_and_a_passed_st
     assert (output / Files.REPORT).is_file()
     assert (output / "evaluation/evidence.json").is_file()
     assert load_file(folder / "http.yaml").manifest.dataset.splits.validation == 0.3
-    assert re.search(r"^staging +Passed", said, re.MULTILINE)
+    assert re.search(r"^staging: Passed$", said, re.MULTILINE)
     assert "[[" in said, "the preview marks what is taught"
     assert "tollgate run http.yaml   # the run itself" in said, "the quick test says what comes next"
     assert "Error" not in said

@@ -224,6 +224,37 @@ def asked(found: Found, file: str, capsys: pytest.CaptureFixture[str], *more: st
     return code, error
 
 
+FOLDERS = [
+    (("gate", "runs/absent", "--policy", "p.yaml"), "Name a run's output folder"),
+    (("gate", ".", "--policy", "absent.yaml"), "Name a file with a PromotionPolicy"),
+    (("evaluate", ".", "--baseline", "runs/absent"), "Name a run's output folder"),
+    (("report", "runs/absent"), "Name a run's output folder"),
+    (("report", "compare", ".", "absent"), "Name a run's output folder"),
+    (("model", "info", "absent"), "or a model's"),
+    (("infer", "absent", "--prompt", "x"), "or a model's"),
+    (("infer", ".", "--file", "absent.jsonl"), "Name a file that is there"),
+    (("manifest", "import", "absent.json", "--to", "-"), "Name a configuration in JSON or YAML"),
+    (("manifest", "init", "--data", "absent.jsonl"), "Name a data file"),
+    (("run", "p.yaml", "--overlay", "absent.yaml"), "Name a file with a piece of a manifest"),
+]
+
+
+@pytest.mark.parametrize(("words", "fix"), FOLDERS, ids=lambda x: " ".join(x) if isinstance(x, tuple) else None)
+def test_whatever_else_is_named_and_is_not_there_is_told_with_what_to_name(
+    words: tuple[str, ...],
+    fix: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.yaml").write_text("name: m\ndataset: {path: d}\n")
+    assert main(list(words)) == 2
+    error = capsys.readouterr().err
+    assert "absent" in error
+    assert fix in error
+
+
 # --- what is told -----------------------------------------------------------------------------------------------------
 
 LISTING = (

@@ -18,7 +18,7 @@ from tollgate.api.quantities import format_usd
 from tollgate.contract import Env, Files, LastWords, Outcome, Role, StopReason
 from tollgate.gates.verdict import strictest_confidence
 from tollgate_cli.helping import ending
-from tollgate_cli.options import overriding_a_run
+from tollgate_cli.options import RUN, overriding_a_run
 from tollgate_cli.wishes import Effective, Wishes, effective
 from tollgate_trainer import stopwatch
 from tollgate_trainer.evaluate import SETTINGS
@@ -221,10 +221,12 @@ def evaluate(
         "something to mend.",
     )
 )
-@click.argument("folder", type=options.EXISTING)
-@click.option("--policy", type=options.FILE, required=True, help="The PromotionPolicy.")
+@click.argument("folder", type=RUN)
+@click.option("--policy", type=options.POLICY_FILE, metavar="FILE", required=True, help="The PromotionPolicy.")
 @click.option("--stage", "stages", multiple=True, metavar="NAME", help="Only this stage decides.  [default: all]")
-@click.option("--baseline", type=options.EXISTING, help="Output folder of the run that maxRegression compares with.")
+@click.option(
+    "--baseline", type=RUN, metavar="FOLDER", help="Output folder of the run that maxRegression compares with."
+)
 @options.JSON
 def gate(folder: Path, policy: Path, stages: tuple[str, ...], baseline: Path | None, form: str) -> int:
     """Judge an evaluation by a promotion policy.

@@ -9,14 +9,17 @@ from typing import Any, TypeVar
 import click
 
 from tollgate_cli import options
-from tollgate_cli.options import form
+from tollgate_cli.options import Named, form
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FILE = Named("Name a file that is there.")
 FOLDER = click.Path(file_okay=False, path_type=Path)
-EXISTING = click.Path(exists=True, file_okay=False, path_type=Path)
-POLICY = click.option("--policy", type=FILE, help="A PromotionPolicy to judge the evaluation by.")
+EXISTING = Named("Name a folder that is there.", files=False, folders=True)
+POLICY_FILE = Named("Name a file with a PromotionPolicy.")
+POLICY = click.option(
+    "--policy", type=POLICY_FILE, metavar="FILE", help="A PromotionPolicy to judge the evaluation by."
+)
 JSON = form("text", "json")
 
 
@@ -45,7 +48,12 @@ def evaluation(command: C) -> C:
             type=FILE,
             help="YAML with an `evaluation` section in place of the manifest's (scorers, judge, completions).",
         ),
-        click.option("--baseline", type=EXISTING, help="Output folder of a run to compare with on the same prompts."),
+        click.option(
+            "--baseline",
+            type=options.RUN,
+            metavar="FOLDER",
+            help="Output folder of a run to compare with on the same prompts.",
+        ),
     )
     return wrapped
 

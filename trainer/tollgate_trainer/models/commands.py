@@ -17,13 +17,18 @@ from rich.table import Table
 from rich.text import Text
 
 from tollgate_cli.helping import ending
+from tollgate_cli.options import Named
 from tollgate_trainer.laptop import options
 from tollgate_trainer.laptop.preparation import LaptopError
 from tollgate_trainer.models.shelf import Shelved, described, shelved
 from tollgate_trainer.refusal import Refused
 
 DAMAGED = 1
-WHERE = click.argument("where", metavar="RUN_OR_MODEL", type=options.EXISTING)
+WHERE = click.argument(
+    "where",
+    metavar="RUN_OR_MODEL",
+    type=Named("Name a run's output folder, such as runs/my-model, or a model's.", files=False, folders=True),
+)
 DATASET_ROOT = click.option(
     "--dataset-root", type=options.EXISTING, help="Where to look for an adapter's base that is not where it was."
 )

@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tollgate_cli.helping import ending
+from tollgate_cli.options import RUN
 from tollgate_trainer.laptop import options
 from tollgate_trainer.laptop.preparation import LaptopError
 
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 PDF = "report.pdf"
 COMPARED = "compare.html"
 
@@ -46,7 +46,7 @@ def report() -> None:
 
 
 @report.command(epilog=ending("tollgate report runs/my-model --pdf my-model.pdf"))
-@click.argument("folder", type=FOLDER, required=False)
+@click.argument("folder", type=RUN, required=False)
 @click.option(
     "--pdf",
     "pdf",
@@ -93,8 +93,8 @@ def show(folder: Path | None, pdf: str | None, quotes: bool | None, open_it: boo
 
 
 @report.command(epilog=ending("tollgate report compare runs/first runs/second -o json | jq .metrics"))
-@click.argument("a", type=FOLDER)
-@click.argument("b", type=FOLDER)
+@click.argument("a", type=RUN)
+@click.argument("b", type=RUN)
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
