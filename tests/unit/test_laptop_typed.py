@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+import io
+from datetime import UTC, datetime
+from pathlib import Path
 
+import pytest
+from rich.console import Console
+
+from tollgate.contract import CheckpointRef, ErrorWords, FailureReason, LastWords, Outcome, StopReason
 from tollgate_trainer.laptop.follow import sentence
+from tollgate_trainer.laptop.summary import Ending, show
 from tollgate_trainer.laptop.typed import again
+from tollgate_trainer.lifecycle.outcome import words_of
 
 GIVEN = {"name": "try 2", "output": None, "dataset_root": "/data", "usd_per_hour": "2", "max_cost": "1", "debug": False}
 
@@ -35,3 +43,44 @@ def test_a_resumed_run_says_what_it_has_in_common_with_one_that_was_never_stoppe
     more: dict[str, object], words: str
 ) -> None:
     assert sentence({"event": "restore", "step": 20, **more}) == f"going on from the checkpoint of {words}"
+
+
+def told(folder: Path, words: LastWords, evaluation: LastWords | None = None) -> str:
+    """What stands at the end of a run's output."""
+    ending = Ending(
+        file=folder / "m.yaml",
+        output=folder,
+        run="m",
+        exit_code=0,
+        words=words,
+        evaluation=evaluation,
+        gates=(),
+        spent_micro=None,
+        seconds=3.0,
+        report=None,
+        log=folder / "log",
+        options=["--name", "m"],
+    )
+    out = io.StringIO()
+    show(ending, Console(file=out, width=80))
+    return out.getvalue()
+
+
+def test_an_evaluation_that_was_stopped_is_no_failure_and_can_be_asked_for_again(tmp_path: Path) -> None:
+    error = ErrorWords(message="the processes left without an outcome")
+    stopped = LastWords(outcome=Outcome.STOPPED, reason=StopReason.SIGNAL, error=error)
+    text = told(tmp_path, LastWords(outcome=Outcome.COMPLETED, reason="Completed", step=4, total_steps=4), stopped)
+    assert "failed" not in text
+    assert f"tollgate evaluate {tmp_path}" in text
+
+
+def test_a_failure_says_from_which_checkpoint_it_can_be_gone_on_and_how(tmp_path: Path) -> None:
+    error = words_of(OSError("I/O error: No space left on device (os error 28)"), 0, FailureReason.EXCEPTION)
+    assert "keep fewer checkpoints (checkpoint.keep_last)" in error.message
+    failed = LastWords(outcome=Outcome.FAILED, reason="Exception", error=error)
+    assert "checkpoint of step" not in told(tmp_path, failed)
+    saved = datetime(2026, 1, 1, tzinfo=UTC)
+    kept = CheckpointRef(step=92, path="checkpoints/checkpoint-92", digest="sha256:aa", saved_at=saved)
+    text = told(tmp_path, failed.model_copy(update={"checkpoint": kept}))
+    assert "The checkpoint of step 92 is kept." in text
+    assert "m.yaml --name m   # when it is mended" in text

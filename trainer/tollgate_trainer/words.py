@@ -122,7 +122,7 @@ def _unfinished(ended: Ended) -> str:
     if ended.returncode is None:
         return "stopped before the command was started"
     if ended.killed:
-        return "the processes did not leave within the grace period and were killed; the newest checkpoint holds"
+        return "the processes did not leave within the grace period and were killed; what was saved before holds"
     return f"the processes left without an outcome after they were asked to stop ({_ending(ended.returncode)})"
 
 

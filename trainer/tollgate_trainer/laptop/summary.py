@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tollgate.api.quantities import format_cents, format_duration, format_usd
 from tollgate.api.training_run import GateStatus
-from tollgate.contract import Files, LastWords, Outcome
+from tollgate.contract import Files, LastWords, Outcome, StopReason
 from tollgate_trainer.laptop.allowance import cost
 from tollgate_trainer.laptop.measured_table import show_metrics, show_verdicts
 
@@ -87,11 +87,7 @@ def show(ending: Ending, console: Console) -> None:
     if words is not None:
         for line in _how_it_ended(words):
             say(f"  {line}")
-    evaluated = ending.evaluation
-    if evaluated is not None and evaluated.evaluation is not None:
-        show_metrics(evaluated.evaluation.metrics, console)
-    elif evaluated is not None and evaluated.error is not None:
-        say(Text(f"The evaluation failed ({evaluated.reason}): {evaluated.error.message}", style="red"))
+    _show_evaluation(ending, console)
     if ending.gates:
         show_verdicts(ending.gates, console)
     say_all(console, _remarks(ending))
@@ -102,6 +98,17 @@ def show(ending: Ending, console: Console) -> None:
     say("Next:")
     for command, purpose in _next(ending):
         say(f"  {command}   # {purpose}")
+
+
+def _show_evaluation(ending: Ending, console: Console) -> None:
+    evaluated = ending.evaluation
+    if evaluated is not None and evaluated.evaluation is not None:
+        show_metrics(evaluated.evaluation.metrics, console)
+    elif _evaluation_stopped(ending):
+        say_all(console, [Text("The evaluation was stopped before it had a result.", style="yellow")])
+    elif evaluated is not None and evaluated.error is not None:
+        text = f"The evaluation failed ({evaluated.reason}): {evaluated.error.message}"
+        say_all(console, [Text(text, style="red")])
 
 
 def _times(ending: Ending) -> Iterator[str]:
@@ -136,9 +143,10 @@ def _remarks(ending: Ending) -> Iterator[str | Text]:
 def _how_it_ended(words: LastWords) -> Iterator[str]:
     if words.error is not None:
         yield words.error.message
-    if words.outcome is Outcome.STOPPED:
-        kept = words.checkpoint
-        yield f"The checkpoint of step {kept.step} is kept." if kept else "There is no checkpoint yet."
+    if words.outcome is not Outcome.COMPLETED and words.checkpoint is not None:
+        yield f"The checkpoint of step {words.checkpoint.step} is kept."
+    elif words.outcome is Outcome.STOPPED:
+        yield "There is no checkpoint yet."
 
 
 def _headline(ending: Ending) -> Text:
@@ -174,6 +182,11 @@ def shorten(path: Path) -> str:
         return str(path)
 
 
+def _evaluation_stopped(ending: Ending) -> bool:
+    evaluated = ending.evaluation
+    return evaluated is not None and evaluated.evaluation is None and evaluated.reason == StopReason.SIGNAL
+
+
 def _next(ending: Ending) -> list[tuple[str, str]]:
     file, output = shlex.quote(shorten(ending.file)), shlex.quote(shorten(ending.output))
     words = ending.words
@@ -183,6 +196,8 @@ def _next(ending: Ending) -> list[tuple[str, str]]:
         return [(f"tollgate run {again}", "the run itself; the quick test went through")]
     if words is not None and words.outcome is Outcome.COMPLETED:
         commands = [(f"tollgate report {output}", "refresh and show the report")]
+        if _evaluation_stopped(ending):
+            return [(f"tollgate evaluate {output}", "measure it"), *commands]
         if not ending.gates:
             commands.append((f"tollgate gate {output} --policy policy.yaml", "judge it by a promotion policy"))
         return commands
@@ -190,4 +205,8 @@ def _next(ending: Ending) -> list[tuple[str, str]]:
         again = " ".join([file, *map(shlex.quote, ending.options)])
         purpose = "go on from the newest checkpoint" if words.checkpoint else "begin again"
         return [(f"tollgate run {again}", purpose)]
-    return [(f"less {shlex.quote(shorten(ending.log))}", "everything that the processes said")]
+    log = (f"less {shlex.quote(shorten(ending.log))}", "everything that the processes said")
+    if words is None or words.checkpoint is None:
+        return [log]
+    again = " ".join([file, *map(shlex.quote, ending.options)])
+    return [log, (f"tollgate run {again}", "when it is mended: go on from the newest checkpoint")]

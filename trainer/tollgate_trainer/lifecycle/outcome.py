@@ -60,6 +60,9 @@ def _is_peer(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and _PEER.search(str(error)) is not None
 
 
+_FULL = "No space left on device"  # safetensors raises an error of its own with the system's words in it
+
+
 def words_of(error: BaseException, rank: int, reason: FailureReason) -> ErrorWords:
     """The error for its reader: a refusal's own words, else the message with the place that raised it."""
     field = error.field if isinstance(error, Refused) else None
@@ -70,6 +73,8 @@ def words_of(error: BaseException, rank: int, reason: FailureReason) -> ErrorWor
         place = traceback.extract_tb(error.__traceback__)
         if place:
             message = f"{message} (in {place[-1].name}, {Path(place[-1].filename).name}:{place[-1].lineno})"
+    if _FULL in message:
+        message += "; free space there, or keep fewer checkpoints (checkpoint.keep_last)"
     message = hide(message, secrets(os.environ))  # the words go to a volume that more people read than the Secret
     return ErrorWords(message=shorten(message, 2048), type=type(error).__name__, field=field, rank=rank)
 
