@@ -89,6 +89,16 @@ def test_a_bare_file_is_counted_whole_and_words_need_no_tokenizer(tmp_path: Path
     assert "Words between white space are counted, not tokens." in said
 
 
+def test_a_preview_of_targets_can_be_read_by_a_script(tmp_path: Path, dataset: Command) -> None:
+    (tmp_path / "d.csv").write_text("text,label\na,x\nb,x\nc,y\n", encoding="utf-8")
+    taught = answer(dataset("preview", tmp_path / "d.csv", "-n", 3, "-o", "json"))["documents"]
+    assert [(one["text"], one["label"]) for one in taught] == [("a", "x"), ("b", "x"), ("c", "y")]
+    asked = jsonl(tmp_path / "s.jsonl", {"text": "It is red.", "question": "Which?", "answer": "red"})
+    taught = answer(dataset("preview", asked, "-o", "json"))["documents"]
+    assert taught[0]["answers"] == [{"text": "red", "start": 6}]
+    assert taught[0]["question"] == "Which?"
+
+
 def test_a_table_with_labels_is_seen_as_one(tmp_path: Path, dataset: Command) -> None:
     (tmp_path / "d.csv").write_text("text,label\na,x\nb,x\nc,y\n", encoding="utf-8")
     assert answer(dataset("analyze", tmp_path / "d.csv", "--words", "-o", "json"))["parts"]["data"]["labels"] == {

@@ -74,6 +74,10 @@ def preview(subject: Given, count: int, max_length: int | None, tokenizer: Path 
     limit = max_length or subject.limit
     if any(each.label is not None or each.answers is not None for each in part.documents):
         chosen = [Shown(place, part.documents[place], None, None) for place in spread(len(part.documents), count)]
+        if form == "json":
+            targets = [_target(one.document) for one in chosen]
+            click.echo(json.dumps({"source": subject.shown, "maxSeqLength": limit, "documents": targets}, indent=2))
+            return 0
         show_lesson.preview(Console(), chosen, len(part.documents), part.name)
         return 0
     unit = measured(subject, part.documents, tokenizer, False)
@@ -99,6 +103,13 @@ def preview(subject: Given, count: int, max_length: int | None, tokenizer: Path 
         packed.show(console, rows)
     show_lesson.warn(console, alarms)
     return 0
+
+
+def _target(taught: Document) -> dict[str, Any]:
+    """What a task with targets is taught by one document; `answers` is empty where the text has none."""
+    told = {"label": taught.label, "question": taught.question}
+    answers = {} if taught.answers is None else {"answers": [document(answer) for answer in taught.answers]}
+    return {"origin": taught.origin, "text": taught.text} | {k: v for k, v in told.items() if v is not None} | answers
 
 
 def _lesson(
