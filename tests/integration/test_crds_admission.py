@@ -282,8 +282,8 @@ def test_status_is_written_apart_and_holds_what_the_operator_says(kinds: Cluster
         "phase": "Running",
         "message": "step 3 of 9",
         "startTime": "2026-01-01T00:00:00.123456Z",
-        "progress": {"step": 3, "totalSteps": 9, "loss": 2.31},
-        "cost": {"spentUSD": "0.10", "limitUSD": "1.50", "byCategory": {"startup": "0.01"}},
+        "progress": {"step": 3, "totalSteps": 9, "loss": 2.31, "estimatedCompletion": "2026-01-01T01:00:00Z"},
+        "cost": {"spentUSD": "0.104211", "spent": "0.11", "limitUSD": "1.50", "byCategory": {"startup": "0.01"}},
         "attempts": [{"number": 1, "role": "train"}, {"number": 1, "role": "evaluate"}],
         "gates": [{"stage": "staging", "verdict": "Inconclusive", "policyDigest": "sha256:0"}],
         "conditions": [{"type": "Accepted", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
@@ -292,7 +292,7 @@ def test_status_is_written_apart_and_holds_what_the_operator_says(kinds: Cluster
     written = kinds.api.merge(f"{path}/status", {"status": status})
     assert written["status"] == status
     shown = kinds.kubectl("-n", namespace, "get", "trun", stored["metadata"]["name"], "--no-headers", "-o", "wide")
-    assert shown.stdout.split()[1:6] == ["Running", "3", "0.10", "1.50", "Inconclusive"]
+    assert shown.stdout.split()[1:7] == ["Running", "3", "0.11", "1.50", "2026-01-01T01:00:00Z", "Inconclusive"]
     found = kinds.api.get(f"{collection(stored, namespace)}?fieldSelector=status.phase%3DRunning")["items"]
     assert [item["metadata"]["name"] for item in found] == [stored["metadata"]["name"]]
 
