@@ -393,5 +393,5 @@ def _larger_device(manifest: TrainingManifest, facts: Facts, settings: Settings,
             continue
         table = memory_of(manifest, replace(facts, device=device), settings)
         if table is not None and table.total <= limit / own * device.memory:
-            yield f"a {device.name} ({device.memory / GIB:.0f} GiB) with the same numbers"
+            yield f"one {device.name} ({device.memory / GIB:.0f} GiB) with the same numbers"
             return

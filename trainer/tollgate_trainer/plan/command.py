@@ -30,6 +30,7 @@ from tollgate_trainer.laptop.preparation import LaptopError
 from tollgate_trainer.plan import hardware, showing
 from tollgate_trainer.plan.arranging import arranger
 from tollgate_trainer.plan.gathering import Gathered, parse
+from tollgate_trainer.refusal import DatasetRefused
 
 
 @click.command(
@@ -81,8 +82,11 @@ def plan(
     _refuse(loaded, nodes, gpus_per_node if device is not None else 0)
     found = gathered(loaded, dataset_root or file.parent, device is None)
     facts = _facts(loaded, found, device, nodes, gpus_per_node if device is not None else 1)
-    choice = choose(loaded.manifest, facts)
-    expected = estimate(loaded.manifest, choice.settings, facts, found.pace if device is None else None, price)
+    try:
+        choice = choose(loaded.manifest, facts)
+        expected = estimate(loaded.manifest, choice.settings, facts, found.pace if device is None else None, price)
+    except DatasetRefused as refused:  # at this length there is nothing to learn
+        raise LaptopError(str(refused)) from refused
     limits = fit(expected, seconds, budget, choice.settings)
     belongs = Belongs(manifest_digest=loaded.digest, dataset_digest=found.dataset_digest, world=facts.world)
     written = document.document(loaded.manifest, facts, choice, expected, limits, belongs)

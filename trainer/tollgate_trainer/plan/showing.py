@@ -76,7 +76,7 @@ def _step(manifest: TrainingManifest, facts: Facts, choice: Choice, whole: Work)
     if whole.row_tokens is not None:
         tried = " if the model passes the trial" if asked.packing == "auto" else ""
         parts.append(
-            f"packed{tried}: about {whole.samples_per_step:.3g} documents share the {whole.rows_per_step} rows of "
+            f"packed{tried}: about {whole.samples_per_step:,.0f} documents share the {whole.rows_per_step} rows of "
             f"{whole.row_tokens} tokens"
         )
     else:
