@@ -54,7 +54,7 @@ def keep_differentiable(model: Any) -> None:
     from then on computes them, in training too, by a kernel that has no gradient: nothing below such a layer would be
     learned any more, with a warning but without an error.
     """
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
     for module in model.modules():
         if isinstance(module, Linear4bit):
