@@ -121,7 +121,7 @@ def _write(figures: dict[str, Any], runs: int) -> None:
 def _until(lived: Life, phase: str, wanted: int) -> None:
     def there() -> bool:
         items = lived.cluster.api.get(lived.runs)["items"]
-        return sum(item.get("status", {}).get("phase") == phase for item in items) >= wanted
+        return sum(1 for item in items if item.get("status", {}).get("phase") == phase) >= wanted
 
     deadline = time.monotonic() + 600
     while not there():

@@ -114,7 +114,8 @@ def trained(model: Any, samples: TokenSet, task: CausalLM, rate: float, steps: i
         batch = task.collate([samples[int(i)] for i in chosen])
         if isinstance(model, MoeLoraModel):
             with model.routing.step(batch["attention_mask"]):
-                model.routing.balanced(model(**batch, use_cache=False).loss, 1.0).backward()
+                loss: Any = model.routing.balanced(model(**batch, use_cache=False).loss, 1.0)
+                loss.backward()
         else:
             model(**batch, use_cache=False).loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -205,7 +206,8 @@ def told(results: list[Result], base_loss: float) -> str:
 def main() -> int:
     """Train all of them, keep the raw results, and put the table into the page."""
     torch.set_num_threads(1)
-    transformers.logging.disable_progress_bar()
+    told: Any = transformers.logging
+    told.disable_progress_bar()
     if not DATA.is_file():
         print(f"{DATA} is not there: python examples/make_stdlib_qa.py", flush=True)
         return 2

@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import runs
@@ -244,16 +245,21 @@ def measure(tollgate: Tollgate, layers: Sequence[Layer], suffix: str = "") -> di
         for name, cap in caps.items():
             tollgate.patch(name, {"limits": {"maxCostUSD": str(cap)}})
         for name in names.values():
-            eventually(lambda name=name: len(heard.of(name)) == 2 and bound(heard.of(name)[1]), 90, f"{name} goes on")
+            eventually(partial(_goes_on, heard, name), 90, f"{name} goes on")
         with nullcontext() if there else tollgate.operator_away():
             for name in names.values():
-                eventually(lambda name=name: heard.over(name), 240, f"the pods of {name} ended")
+                eventually(partial(heard.over, name), 240, f"the pods of {name} ended")
         for name in names.values():
             tollgate.wait_for(name, "it is stopped", lambda run: len(ended(run)) == 2)
         return {
             layer.name: _measured(tollgate, layer, names[layer.name], caps[names[layer.name]], heard)
             for layer in layers
         }
+
+
+def _goes_on(heard: Witness, name: str) -> bool:
+    """Whether the second attempt's pod has a node."""
+    return len(heard.of(name)) == 2 and bound(heard.of(name)[1]) is not None
 
 
 def ended(run: dict[str, Any]) -> list[dict[str, Any]]:

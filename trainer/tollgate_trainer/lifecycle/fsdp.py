@@ -81,7 +81,9 @@ class FullyShard:
         def cut(whole: Any) -> None:
             for block in [*blocks(whole), whole]:
                 # Routers compute in fp32 whatever the rest does, so those of a block are gathered by themselves.
-                routers = [m for m in block.modules() if isinstance(m, Router) and not isinstance(m, FSDPModule)]
+                routers: list[Any] = [
+                    m for m in block.modules() if isinstance(m, Router) and not isinstance(m, FSDPModule)
+                ]
                 if routers and precision == "bf16":
                     fully_shard(routers, mesh=mesh, mp_policy=MixedPrecisionPolicy(), offload_policy=offload)
                 fully_shard(block, mesh=mesh, mp_policy=policy, offload_policy=offload)

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.modules.loss import LinearCrossEntropyOptions
 
 from tollgate_trainer.data.tokens import IGNORED
 
@@ -62,7 +61,8 @@ class ChunkedLoss:
 
     def _forward(self, hidden: torch.Tensor) -> torch.Tensor:
         if self._targets is None:
-            return self._logits(hidden)
+            usual: torch.Tensor = self._logits(hidden)
+            return usual
         return summed(hidden, self._head.weight, self._head.bias, self._targets)
 
     def _divided(self, logits: torch.Tensor, labels: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -91,7 +91,7 @@ def summed(
             linear_bias=None if bias is None else bias.to(dtype),
             reduction="sum",
             ignore_index=IGNORED,
-            options=LinearCrossEntropyOptions(),
+            options=nn.LinearCrossEntropyOptions(),
         )
 
 
