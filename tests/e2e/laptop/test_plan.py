@@ -78,14 +78,16 @@ def test_runs_with_and_without_preflight_are_equal_bit_by_bit_and_a_profile_is_t
 
 
 @pytest.mark.parametrize(
-    ("changes", "rows"),
+    "changes",
     [
-        pytest.param({}, 73, id="plain"),
-        pytest.param({"hyperparameters": {"packing": True}}, 40, id="packed"),
-        pytest.param({"hyperparameters": {"group_by_length": True}, "dataset": {"weight": 0.5}}, 40, id="grouped"),
+        pytest.param({}, id="plain"),
+        pytest.param({"hyperparameters": {"packing": True}}, id="packed"),
+        pytest.param(
+            {"hyperparameters": {"group_by_length": True}, "dataset": {"weight": 0.5}}, id="grouped, by halves"
+        ),
     ],
 )
-def test_as_many_steps_are_trained_as_were_planned(tmp_path: Path, changes: dict[str, Any], rows: int) -> None:
+def test_as_many_steps_are_trained_as_were_planned(tmp_path: Path, changes: dict[str, Any]) -> None:
     """The plan is made of the manifest alone, by the process that `tollgate plan` asks; then it is really trained."""
     hyper = {**SHORT, "max_steps": None, "num_train_epochs": 1.5, **changes.get("hyperparameters", {})}
     run = gang(tmp_path, preflight=False, **{**changes, "hyperparameters": hyper})
@@ -94,16 +96,14 @@ def test_as_many_steps_are_trained_as_were_planned(tmp_path: Path, changes: dict
     code, output = run.run(1)
     assert code == 0, output
     event = run.events("plan")[0]
-    words = run.words(1)
     planned = told["work"]
-    assert planned["steps"] == event["total_steps"] == words.total_steps == words.step == len(run.losses(1))
+    assert planned["steps"] == event["total_steps"] == run.words(1).step == len(run.losses(1))
     assert planned["steps_per_epoch"] == event["steps_per_epoch"]
     assert planned["row_tokens"] == (48 if "packing" in hyper else None)
     assert told["model"]["trainable"] == event["trainable_parameters"]
     written = json.loads((run.output / "plan.json").read_text(encoding="utf-8"))["work"]
     same = ("steps", "samples_per_step", "tokens_per_step", "tokens", "computed", "evaluations", "held_out_tokens")
     assert {name: written[name] for name in same} == {name: planned[name] for name in same}
-    assert planned["steps_per_epoch"] < -(-rows // 4) + 1
 
 
 def test_memory_that_is_too_small_for_the_longest_step_is_told_before_the_first_and_halves_the_plan(
