@@ -33,7 +33,7 @@ def held_out(loop: TrainingLoop) -> dict[str, float]:
     with torch.no_grad(), loop.compute_loss_context_manager():
         for batch in batches:
             chosen = [samples[i] for i in batch]
-            part = _measured(loop, model, chosen)
+            part = measured(loop, model, chosen)
             sums.add(samples.documents[batch[0]].source, part.loss_sum, part.count)
             rows.extend(zip(batch, part.rows, strict=True) if loop.task.by_sample else ())
             loop.session.progress.touch()
@@ -46,7 +46,8 @@ def held_out(loop: TrainingLoop) -> dict[str, float]:
     return {**loop.task.metrics(*sums.total(), rows, samples), **sums.losses()}
 
 
-def _measured(loop: TrainingLoop, model: Any, chosen: Sequence[Any]) -> Measurement:
+def measured(loop: TrainingLoop, model: Any, chosen: Sequence[Any]) -> Measurement:
+    """One batch of these samples."""
     batch = loop._prepare_inputs(loop.task.collate(chosen))
     with loop.chunked.over(batch["labels"]) if loop.chunked is not None else nullcontext():
         return loop.task.measure(model, batch, chosen)
@@ -56,7 +57,7 @@ def _accompany(loop: TrainingLoop, model: Any, batches: int) -> None:
     """Forward passes that count for nothing, while others evaluate: they need this process's shards."""
     samples = loop.plan.validation
     for _ in range(batches):
-        _measured(loop, model, [samples[0]])
+        measured(loop, model, [samples[0]])
 
 
 def _batches(numbers: Sequence[int], size: int, documents: Sequence[Document]) -> list[list[int]]:

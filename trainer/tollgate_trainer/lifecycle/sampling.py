@@ -81,6 +81,11 @@ class Sampling:
         self._asked = tuple(asked)
         self._tokenizer = tokenizer
 
+    @property
+    def count(self) -> int:
+        """How many are written."""
+        return len(self._asked)
+
     def tell(self, loop: TrainingLoop, model: Any) -> None:
         """One `samples` event: for each prompt what follows. A model that cannot generate is told once."""
         if not self._asked:

@@ -29,7 +29,8 @@ class Session:
 
     dataset: what was read, as Documents.record.
     earlier: goodput seconds of all attempts before, with what they lost; expected_save: seconds that a save will take
-    by the speed of the volume, until one was measured; outlook: planned and forecast against actual time and cost;
+    by the speed of the volume, until one was measured; expected_evaluation: as much of an evaluation, by a part of one
+    before the first step; outlook: planned and forecast against actual time and cost;
     trackers: ids of the tracking runs, as they become known.
     """
 
@@ -55,6 +56,7 @@ class Session:
     evaluations: Durations = field(default_factory=Durations)
     committed_step_seconds: float = 0.0
     expected_save: float | None = None
+    expected_evaluation: float | None = None
     outlook: dict[str, Any] = field(default_factory=dict)
     trackers: dict[str, str] = field(default_factory=dict)
     _fence_checked: float = field(default_factory=time.monotonic)

@@ -24,6 +24,7 @@ from tollgate_trainer.lifecycle.feeding import REAL
 from tollgate_trainer.lifecycle.loop import TrainingLoop
 from tollgate_trainer.lifecycle.outcome import MemoryShort
 from tollgate_trainer.plan.hardware import host_available
+from tollgate_trainer.plan.rehearsal import evaluation_seconds
 from tollgate_trainer.refusal import OutputRefused
 
 MIB = 2**20
@@ -99,6 +100,9 @@ def preflight(loop: TrainingLoop, recompute: bool) -> Findings:
     step = longest_step(loop, recompute)
     if session.attempt.leads:
         _say(loop, _step_check(step))
+    if step is not None and len(loop.plan.validation):
+        with _untouched(loop.model, device):
+            session.expected_evaluation = evaluation_seconds(loop)
     session.progress.touch()
     return Findings(step, written.value * MIB)
 
@@ -292,8 +296,10 @@ def longest_step(loop: TrainingLoop, recompute: bool) -> LongestStep | None:
             # A mixture of experts routes the same tokens once more in backward, so the step stays open until then.
             mask = inputs.get("attention_mask", inputs.get(REAL))
             routed = loop.routing.step(mask, device) if loop.routing else nullcontext()
+            # As the steps will call it: code that is compiled for other arguments is compiled once more for theirs.
+            counted = None if loop.routing else loop._get_num_items_in_batch([batch], device)
             with routed, loop.accelerator.autocast():
-                loss = loop.compute_loss(model, inputs)
+                loss = loop.compute_loss(model, inputs, num_items_in_batch=counted)
                 loss.backward()
             _wait(device)
             seconds = time.monotonic() - begun
