@@ -19,13 +19,18 @@ GIVEN = {"name": "try 2", "output": None, "dataset_root": "/data", "usd_per_hour
 
 
 def test_a_run_that_was_stopped_by_hand_goes_on_by_the_same_command() -> None:
-    assert again(GIVEN, ["--set", "a.b=1"], stopped_by_hand=True) == [
+    assert again(GIVEN, ["--set", "a.b=1"], None, elsewhere=False) == [
         "--dataset-root", "/data", "--name", "try 2", "--usd-per-hour", "2", "--max-cost", "1", "--set", "a.b=1",
     ]  # fmt: skip
 
 
 def test_a_limit_that_stopped_a_run_is_not_typed_again() -> None:
-    assert "--max-cost" not in again(GIVEN, [], stopped_by_hand=False)
+    spent = LastWords(outcome=Outcome.STOPPED, reason=StopReason.BUDGET)
+    assert "--max-cost" not in again(GIVEN, [], spent, elsewhere=False)
+
+
+def test_the_run_after_a_quick_test_does_not_lie_in_its_folder() -> None:
+    assert again({"output": "x", "name": "n"}, [], None, elsewhere=True) == ["--name", "n"]
 
 
 @pytest.mark.parametrize(
@@ -84,3 +89,9 @@ def test_a_failure_says_from_which_checkpoint_it_can_be_gone_on_and_how(tmp_path
     text = told(tmp_path, failed.model_copy(update={"checkpoint": kept}))
     assert "The checkpoint of step 92 is kept." in text
     assert "m.yaml --name m   # when it is mended" in text
+
+
+def test_an_evaluation_of_the_best_weights_is_told_as_theirs() -> None:
+    assert sentence({"event": "eval", "step": 2, "eval_loss": 1.5, "chosen": True}) == (
+        "step 2, whose weights become the model: eval_loss 1.5"
+    )

@@ -15,10 +15,10 @@ import click
 from rich.console import Console
 
 from tollgate.api.quantities import format_usd
-from tollgate.contract import Env, Files, LastWords, Outcome, Role, StopReason
+from tollgate.contract import Env, Files, LastWords, Outcome, Role
 from tollgate.gates.verdict import strictest_confidence
 from tollgate_cli.helping import ending
-from tollgate_cli.options import RUN, overriding_a_run
+from tollgate_cli.options import LAYERS, RUN, overriding_a_run
 from tollgate_cli.wishes import Effective, Wishes, effective
 from tollgate_trainer import stopwatch
 from tollgate_trainer.evaluate import SETTINGS
@@ -49,9 +49,7 @@ GATE_FAILED, GATE_INCONCLUSIVE = 1, 3  # 2 is what a shell's user gets for a mis
         "tollgate run manifest.yaml --quick-test",
         "tollgate run manifest.yaml --usd-per-hour 2.50 --max-cost 10",
         then="Ctrl-C stops after the step under way and saves a checkpoint; the same command goes on from there. "
-        "What stands over MANIFEST, the later wins: --overlay, then TOLLGATE_SET_hyperparameters__learning_rate=1e-4 "
-        "in the environment, then --set and the flags. Exit codes: 0 trained to the end, 2 wrong usage, 64 something "
-        "to mend, 70 failed, 75 stopped.",
+        f"{LAYERS} Exit codes: 0 trained to the end, 2 wrong usage, 64 something to mend, 70 failed, 75 stopped.",
     )
 )
 @options.of_a_run
@@ -217,8 +215,7 @@ def evaluate(
 @click.command(
     epilog=ending(
         "tollgate gate runs/my-model --policy examples/policies/standard.yaml --stage staging",
-        then="Exit codes: 0 all stages passed, 1 one failed, 2 wrong usage, 3 none failed but one is inconclusive, 64 "
-        "something to mend.",
+        then="Exit codes: 0 all stages passed, 1 one failed, 2 wrong usage, 3 one inconclusive, 64 something to mend.",
     )
 )
 @click.argument("folder", type=RUN)
@@ -237,6 +234,7 @@ def gate(folder: Path, policy: Path, stages: tuple[str, ...], baseline: Path | N
     known = [stage.name for stage in wanted.spec.stages]
     if unknown := sorted(set(stages) - set(known)):
         raise LaptopError(f"--stage {', '.join(unknown)}: {policy} has the stages {', '.join(known)}")
+    subject.started(folder)
     gates = [gate for gate in judgement.judge(folder, wanted, baseline) if not stages or gate.stage in stages]
     if form == "json":
         click.echo(json.dumps([g.model_dump(mode="json", by_alias=True, exclude_none=True) for g in gates], indent=1))
@@ -374,11 +372,7 @@ def _end(
         log=place.log_to_read(evaluation_failed=evaluated is not None and code != 0),
         note=note,
         profile=place.profiled(),
-        options=typed.again(
-            click.get_current_context().params,
-            wishes.arguments(),
-            stopped_by_hand=words is None or words.outcome is not Outcome.STOPPED or words.reason == StopReason.SIGNAL,
-        ),
+        options=typed.again(click.get_current_context().params, wishes.arguments(), words, elsewhere=wishes.quick_test),
         quick_test=wishes.quick_test,
     )
     if form == "json":

@@ -83,6 +83,7 @@ def test_the_best_weights_by_the_tasks_own_metric_become_the_model(tmp_path: Pat
     told = {event["step"]: event["eval_macro_f1"] for event in run.events("eval")}
     first_best = next(step for step in sorted(told) if told[step] == max(told.values()))
     assert info["chosen_step"] == first_best
+    assert run.events("eval")[-1]["step"] == first_best, "what is measured belongs to the weights' own step"
     assert info["metrics"]["eval_macro_f1"] == pytest.approx(max(told.values()))
     task_file = json.loads((run.output / "model/task.json").read_text())
     assert task_file["labels"] == ["none", "x", "y"]

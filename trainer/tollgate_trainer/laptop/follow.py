@@ -24,7 +24,7 @@ from tollgate.api.quantities import format_cents
 
 Event = dict[str, Any]
 TRAINING = "training"
-_UNSHOWN = {"eval_tokens"}  # counts that say nothing about the model
+_UNSHOWN = {"eval_tokens", "eval_documents"}  # counts that say nothing about the model
 
 
 class Printed:
@@ -106,7 +106,8 @@ def sentence(event: Event) -> str | None:
             for k, v in event.items()
             if k.startswith("eval_") and isinstance(v, float) and k not in _UNSHOWN
         )
-        return f"step {step}: {values}" if values else None
+        whose = f"step {step}, whose weights become the model" if event.get("chosen") else f"step {step}"
+        return f"{whose}: {values}" if values else None
     if kind == "save":
         return f"step {step}: checkpoint saved"
     if kind == "restore":

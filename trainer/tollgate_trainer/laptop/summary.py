@@ -196,7 +196,7 @@ def _next(ending: Ending) -> list[tuple[str, str]]:
         return [(f"tollgate run {again}", "the run itself; the quick test went through")]
     if words is not None and words.outcome is Outcome.COMPLETED:
         commands = [(f"tollgate report {output}", "refresh and show the report")]
-        if _evaluation_stopped(ending):
+        if not (ending.output / Files.EVIDENCE).exists():
             return [(f"tollgate evaluate {output}", "measure it"), *commands]
         if not ending.gates:
             commands.append((f"tollgate gate {output} --policy policy.yaml", "judge it by a promotion policy"))

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from tollgate.contract import LastWords, Outcome, StopReason
+
 WHERE = ("output", "dataset_root", "name", "nproc", "usd_per_hour")
 LIMITS = ("max_cost", "max_runtime")
 
 
-def again(given: Mapping[str, object], wishes: Sequence[str], stopped_by_hand: bool) -> list[str]:
+def again(given: Mapping[str, object], wishes: Sequence[str], words: LastWords | None, elsewhere: bool) -> list[str]:
     """What stands behind `tollgate run FILE`.
 
     Args: given: the command's parameters, None where nothing was said; wishes: what stands over the manifest;
-    stopped_by_hand: not by a limit, which would stop the same command at once.
+    words: how it ended; a limit that stopped it would stop the same command at once; elsewhere: another run is meant
+    than the one that lies in --output, as after a quick test.
     """
-    names = (*WHERE, *LIMITS) if stopped_by_hand else WHERE
-    words = [(f"--{name.replace('_', '-')}", given.get(name)) for name in names]
-    return [*(part for flag, value in words if value is not None for part in (flag, str(value))), *wishes]
+    limited = words is not None and words.outcome is Outcome.STOPPED and words.reason != StopReason.SIGNAL
+    names = WHERE if limited else (*WHERE, *LIMITS)
+    typed = [(f"--{name.replace('_', '-')}", given.get(name)) for name in names]
+    typed = [(flag, value) for flag, value in typed if not (elsewhere and flag == "--output")]
+    return [*(part for flag, value in typed if value is not None for part in (flag, str(value))), *wishes]

@@ -83,6 +83,7 @@ class TrainingLoop(Trainer):
         self.last_grad_norm = math.nan
         self.remote: Keeping | None = None
         self.sampling: Sampling | None = None
+        self.weights_of: int | None = None  # the step of the weights, once they are not those of the last step
         self.committing = Committing(session, plan, checkpoints, rotate)
         self._without_cache = {"use_cache": False} if takes(model, "use_cache") else {}
         self.routing = model.routing if isinstance(model, MoeLoraModel) else None
@@ -211,12 +212,14 @@ class TrainingLoop(Trainer):
         started = time.monotonic()
         with self.session.spend(State.EVALUATE), eagerly(self.compiled):
             metrics = held_out(self)
-            if self.sampling is not None:
+            if self.sampling is not None and self.weights_of is None:  # its answers were told at its own step
                 self.sampling.tell(self, self.accelerator.unwrap_model(self.model))
         seconds = time.monotonic() - started
         self.session.evaluations.add(seconds)
-        step = self.state.global_step
-        self.session.say("eval", step=step, total_steps=self.plan.total_steps, seconds=round(seconds, 3), **metrics)
+        # What is measured belongs to the step of the weights: curves and trackers would show the best's as the last's.
+        step = self.state.global_step if self.weights_of is None else self.weights_of
+        total, chosen = self.plan.total_steps, {} if self.weights_of is None else {"chosen": True}
+        self.session.say("eval", step=step, total_steps=total, seconds=round(seconds, 3), **chosen, **metrics)
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -325,6 +328,7 @@ class TrainingLoop(Trainer):
             self.restore_weights(self.remote.best(best.step))
         else:
             self.restore_weights(self.session.attempt.output_root / best.path)
+        self.weights_of = best.step
 
     def restore_weights(self, folder: Path) -> None:
         """Put a checkpoint's weights into the model, nothing else."""
