@@ -39,11 +39,6 @@ def policy(namespace: str, name: str) -> str:
     return f"{policies(namespace)}/{name}"
 
 
-def policy_status(namespace: str, name: str) -> str:
-    """The status subresource of one PromotionPolicy."""
-    return f"{policy(namespace, name)}/status"
-
-
 def profiles() -> str:
     """ComputeProfiles (cluster-scoped)."""
     return f"{_OURS}/{compute_profile.PLURAL}"

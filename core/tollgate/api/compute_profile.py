@@ -109,8 +109,3 @@ class ComputeProfileSpec(Api):
     priority_class_name: str | None = Field(default=None, max_length=253)
     runtime_class_name: str | None = Field(default=None, max_length=253)
     default_for: list[Target] = Field(default_factory=list, max_length=4)
-
-
-def as_dict(spec: ComputeProfileSpec) -> dict[str, Any]:
-    """The spec as it would be applied, without absent fields."""
-    return spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 GB = 10**9
 
@@ -86,11 +86,6 @@ def cpu(memory: int | None, flops: float | None = None) -> Device:
 def smaller_to_larger() -> tuple[Device, ...]:
     """The table by memory, for "the nearest that would fit"."""
     return tuple(sorted(DEVICES.values(), key=lambda d: (d.memory or 0, d.flops or 0)))
-
-
-def with_memory(device: Device, memory: int) -> Device:
-    """The same device with another size of memory."""
-    return replace(device, memory=memory)
 
 
 @dataclass(frozen=True, slots=True)

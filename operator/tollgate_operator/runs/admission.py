@@ -36,12 +36,6 @@ def refusal(situation: Situation) -> Refusal | None:
     return _references(situation) or _output_taken(situation)
 
 
-def needs_references(situation: Situation) -> bool:
-    """Whether a refusal rests on a profile, a policy or a baseline that the store does not know, and so may be late."""
-    found = refusal(situation)
-    return found is not None and found.reason in ("ProfileUnknown", "PolicyUnknown", "BaselineUnknown")
-
-
 def claims_of(situation: Situation) -> tuple[str, ...]:
     """The claims that the run's pods mount, each once."""
     spec = situation.spec

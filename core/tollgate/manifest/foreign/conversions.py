@@ -265,11 +265,6 @@ def strategy(value: Any, known: Known) -> Any:
     raise Cannot("save_steps and eval_steps say when")
 
 
-def base_name(value: Any, known: Known) -> str:
-    """The last part of a path, as a name."""
-    return str(value).rstrip("/").rpartition("/")[2] or "run"
-
-
 def repository(value: Any, known: Known) -> Any:
     """A data set's name is for people; it is no place to load from."""
     if any(key in known for key in DATA_PATHS):
