@@ -37,9 +37,8 @@ def manifest() -> None:
     epilog=ending(
         "tollgate manifest validate manifest.yaml",
         "tollgate manifest validate manifest.yaml --set hyperparameters.learning_rate=1e-4",
-        then="What stands over MANIFEST, the later wins: --overlay, then "
-        "TOLLGATE_SET_hyperparameters__learning_rate=1e-4 in the environment, then --set and the flags. Exit codes: "
-        "0 valid, 2 wrong usage, 64 not valid; every problem is told with its line, field, value and fix.",
+        then=f"{options.LAYERS} Exit codes: 0 valid, 2 wrong usage, 64 not valid; "
+        "every problem is told with its line, field, value and fix.",
     )
 )
 @options.ARGUMENT

@@ -54,6 +54,10 @@ def _neighbour(path: Path) -> Path | None:
 
 RUN = Named("Name a run's output folder, such as runs/my-model.", files=False, folders=True)
 MANIFEST = Named("Name a manifest in YAML or JSON; `tollgate manifest init` writes one.")
+LAYERS = (
+    "What stands over MANIFEST, the later wins: --overlay, then TOLLGATE_SET_hyperparameters__learning_rate=1e-4 in "
+    "the environment, then --set and the flags."
+)
 ARGUMENT = click.argument("file", metavar="MANIFEST", type=MANIFEST)
 _OVERLAY = Named("Name a file with a piece of a manifest.")
 

@@ -255,6 +255,44 @@ def test_whatever_else_is_named_and_is_not_there_is_told_with_what_to_name(
     assert fix in error
 
 
+POLICY = """\
+apiVersion: tollgate.dev/v1alpha1
+kind: PromotionPolicy
+spec: {stages: [{name: staging, checks: [{metric: perplexity, op: "<=", threshold: 9}]}]}
+"""
+NO_RUN = [("report", "."), ("gate", ".", "--policy", "p.yaml"), ("evaluate", ".")]
+
+
+@pytest.mark.parametrize("words", NO_RUN, ids=" ".join)
+def test_a_folder_that_holds_no_run_is_refused_and_left_as_it_was(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.yaml").write_text(POLICY)
+    assert main(list(words)) == 64
+    assert "runs/my-model" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["p.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "it holds nothing"),
+        (b"name: caf\xe9\n", "save it as UTF-8"),
+        (b"spec: [", "mend it there"),
+        (POLICY.replace("stages", "stagse").encode(), "spec.stag"),
+    ],
+)
+def test_a_policy_that_is_none_is_told_in_words(
+    content: bytes, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.yaml").write_bytes(content)
+    assert main(["gate", str(tmp_path), "--policy", str(tmp_path / "p.yaml")]) == 64
+    error = capsys.readouterr().err
+    assert "p.yaml" in error
+    assert words in error
+
+
 # --- what is told -----------------------------------------------------------------------------------------------------
 
 LISTING = (

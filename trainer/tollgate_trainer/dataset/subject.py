@@ -113,7 +113,7 @@ def first_record(file: Path) -> Mapping[str, Any] | None:
     first = next((each for each in files_of(file, str(file)) if each.suffix in SUFFIXES or file.is_file()), None)
     if first is None or first.suffix == ".txt":
         return None
-    record = next(records(first, str(file)), ("", None))[1]
+    record = next(records(first, str(first) if file.is_dir() else str(file)), ("", None))[1]
     return record if isinstance(record, dict) else None
 
 

@@ -34,12 +34,16 @@ def read_policy(path: Path) -> Policy:
     """
     try:
         documents = [d for d in yaml.safe_load_all(path.read_text(encoding="utf-8")) if isinstance(d, dict)]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise LaptopError(f"the policy {path} can't be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise LaptopError(f"the policy {path} is not UTF-8 text: {error.reason}; save it as UTF-8") from error
+    except (OSError, yaml.YAMLError) as error:
+        raise LaptopError(f"the policy {path} can't be read: {error}; mend it there") from error
     found = [d for d in documents if d.get("kind") == KIND and d.get("apiVersion") == API_VERSION]
     if len(found) != 1:
         kinds = ", ".join(str(d.get("kind")) for d in documents) or "nothing"
-        raise LaptopError(f"{path} must hold one {KIND} of {API_VERSION}; it holds {kinds}")
+        raise LaptopError(
+            f"{path} must hold one {KIND} of {API_VERSION}; it holds {kinds}. docs/how-to/evaluate.md shows one"
+        )
     try:
         spec = PromotionPolicySpec.model_validate(found[0].get("spec"))
     except ValidationError as error:

@@ -27,7 +27,10 @@ def measure(folder: Path, asked: subject.Settings, root: Path | None, form: str,
     Raises: LaptopError for what has to be mended.
     """
     if not subject.is_model(folder):
-        raise LaptopError(f"{folder} holds neither a run with a finished model nor a saved model")
+        raise LaptopError(
+            f"{folder} holds neither a run with a finished model nor a saved model; name a folder that does, such as "
+            "runs/my-model"
+        )
     section = subject.effective(Evaluation(), asked)
     if not section.suites or not asked.given:
         raise LaptopError("say what to measure with --suite, such as --suite toxicity --prompts prompts.jsonl")

@@ -42,6 +42,13 @@ def is_run(folder: Path) -> bool:
     return (folder / Files.MODEL / Files.MODEL_INFO).is_file()
 
 
+def started(folder: Path) -> None:
+    """Raises: LaptopError when nothing in a folder was left by a run, not even by one that failed at once."""
+    traces = (Files.EVENTS, Files.RESULT, Files.OUTCOMES, Files.EVIDENCE, f"{Files.MODEL}/{Files.MODEL_INFO}")
+    if not any((folder / name).exists() for name in traces):
+        raise LaptopError(f"{folder} holds no run; name a run's output folder, such as runs/my-model")
+
+
 def is_model(folder: Path) -> bool:
     """Whether a folder holds a saved model."""
     return any((folder / name).is_file() for name in _MODEL_FILES)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tollgate_cli.helping import ending
 from tollgate_cli.options import RUN
-from tollgate_trainer.laptop import options
+from tollgate_trainer.laptop import options, subject
 from tollgate_trainer.laptop.preparation import LaptopError
 
 PDF = "report.pdf"
@@ -79,6 +79,7 @@ def show(folder: Path | None, pdf: str | None, quotes: bool | None, open_it: boo
         raise LaptopError(f"--quotes: the manifest of {folder} says report.quotes: false, so nothing was kept to quote")
     if quotes is not None:
         privacy.note(folder, quotes)
+    subject.started(folder)
     path = write(folder)
     click.echo(path)
     if pdf is not None:
