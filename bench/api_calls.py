@@ -9,7 +9,7 @@ from typing import Any
 
 from bench import rig
 
-import crash_cells  # isort: skip
+import crash_drives  # isort: skip
 import installed  # isort: skip
 from lifecycle import Life, life, run_document  # isort: skip
 from metrics_page import metrics_page  # isort: skip
@@ -36,9 +36,9 @@ def gang(lived: Life) -> None:
 LIVES: dict[str, Callable[[Life], None]] = {
     "one attempt, no evaluation": plain,
     "one attempt of two pods, no evaluation": gang,
-    "one attempt, evaluated, judged and promoted": crash_cells.judged,
-    "stopped by a lowered cap, raised, evaluated and promoted": crash_cells.capped,
-    "its Job deleted, trained again, evaluated and promoted": crash_cells.job_deleted("Foreground", away=False),
+    "one attempt, evaluated, judged and promoted": crash_drives.judged,
+    "stopped by a lowered cap, raised, evaluated and promoted": crash_drives.capped,
+    "its Job deleted, trained again, evaluated and promoted": crash_drives.job_deleted("Foreground", away=False),
 }
 
 
