@@ -18,12 +18,22 @@ from tollgate.api.quantities import format_usd
 from tollgate.contract import Env, Files, LastWords, Outcome, Role
 from tollgate.gates.verdict import strictest_confidence
 from tollgate_cli.helping import ending
-from tollgate_cli.options import overriding_a_run
+from tollgate_cli.options import LAYERS, RUN, overriding_a_run
 from tollgate_cli.wishes import Effective, Wishes, effective
-from tollgate_trainer import durable, stopwatch
+from tollgate_trainer import stopwatch
 from tollgate_trainer.evaluate import SETTINGS
 from tollgate_trainer.laptop import allowance as allowances
-from tollgate_trainer.laptop import judgement, loose, options, preparation, starting_point, subject, summary
+from tollgate_trainer.laptop import (
+    judgement,
+    loose,
+    measured_table,
+    options,
+    preparation,
+    starting_point,
+    subject,
+    summary,
+    typed,
+)
 from tollgate_trainer.laptop.allowance import Allowance
 from tollgate_trainer.laptop.conduct import Conductor
 from tollgate_trainer.laptop.follow import TRAINING, Bar, Display, Lines
@@ -39,9 +49,7 @@ GATE_FAILED, GATE_INCONCLUSIVE = 1, 3  # 2 is what a shell's user gets for a mis
         "tollgate run manifest.yaml --quick-test",
         "tollgate run manifest.yaml --usd-per-hour 2.50 --max-cost 10",
         then="Ctrl-C stops after the step under way and saves a checkpoint; the same command goes on from there. "
-        "What stands over MANIFEST, the later wins: --overlay, then TOLLGATE_SET_hyperparameters__learning_rate=1e-4 "
-        "in the environment, then --set and the flags. Exit codes: 0 trained to the end, 2 wrong usage, 64 something "
-        "to mend, 70 failed, 75 stopped.",
+        f"{LAYERS} Exit codes: 0 trained to the end, 2 wrong usage, 64 something to mend, 70 failed, 75 stopped.",
     )
 )
 @options.of_a_run
@@ -118,12 +126,15 @@ def run(
             ranks = place.scratch / "ranks" if debug else None
             command = preparation.training_command(count, float(limits[Env.GRACE_SECONDS]), ranks)
             code, words = conductor.run(command, place, Role.TRAIN, limits)
-            evaluated, note = None, ""
+            evaluated, note, before = None, "", _seconds_evaluating(place)
             if _trained(words) and asked and not conductor.interrupted:
                 code, evaluated, note = _evaluate(place, allowed, wanted, conductor, display)
+        except KeyboardInterrupt:  # between the parts, where no process is there to be asked
+            display.say(f"what is done until here lies in {summary.shorten(folder)}; the same command goes on from it")
+            raise
         finally:
             display.close()
-        return _end(file, wishes, place, allowed, wanted, code, words, evaluated, note, console, form)
+        return _end(file, wishes, place, allowed, wanted, code, words, evaluated, note, console, form, before)
 
 
 @click.command(
@@ -166,7 +177,7 @@ def evaluate(
     if file.is_dir() and not subject.is_run(file):
         if wanted is not None or baseline is not None:
             raise LaptopError(f"{file} is no output folder of a run, so its model can't be judged or compared")
-        return loose.measure(file, asked, dataset_root, form)
+        return loose.measure(file, asked, dataset_root, form, allowances.price(usd_per_hour))
     if file.is_dir():
         loaded, folder = subject.manifest_of(file), file.absolute()
         dataset_root = dataset_root or subject.dataset_root(folder, loaded)
@@ -192,25 +203,27 @@ def evaluate(
         if baseline is not None:
             more[Env.BASELINE] = str(baseline.absolute())
         console, display = _display(form, allowed)
+        before = _seconds_evaluating(place)
         try:
             code, evaluated, note = _evaluate(place, allowed, wanted, Conductor(display), display, more)
         finally:
             display.close()
         words = LastWords.parse(_text(folder / Files.RESULT))
-        return _end(file, wishes, place, allowed, wanted, code, words, evaluated, note, console, form, baseline)
+        return _end(file, wishes, place, allowed, wanted, code, words, evaluated, note, console, form, before, baseline)
 
 
 @click.command(
     epilog=ending(
         "tollgate gate runs/my-model --policy examples/policies/standard.yaml --stage staging",
-        then="Exit codes: 0 all stages passed, 1 one failed, 2 wrong usage, 3 none failed but one is inconclusive, 64 "
-        "something to mend.",
+        then="Exit codes: 0 all stages passed, 1 one failed, 2 wrong usage, 3 one inconclusive, 64 something to mend.",
     )
 )
-@click.argument("folder", type=options.EXISTING)
-@click.option("--policy", type=options.FILE, required=True, help="The PromotionPolicy.")
+@click.argument("folder", type=RUN)
+@click.option("--policy", type=options.POLICY_FILE, metavar="FILE", required=True, help="The PromotionPolicy.")
 @click.option("--stage", "stages", multiple=True, metavar="NAME", help="Only this stage decides.  [default: all]")
-@click.option("--baseline", type=options.EXISTING, help="Output folder of the run that maxRegression compares with.")
+@click.option(
+    "--baseline", type=RUN, metavar="FOLDER", help="Output folder of the run that maxRegression compares with."
+)
 @options.JSON
 def gate(folder: Path, policy: Path, stages: tuple[str, ...], baseline: Path | None, form: str) -> int:
     """Judge an evaluation by a promotion policy.
@@ -221,11 +234,12 @@ def gate(folder: Path, policy: Path, stages: tuple[str, ...], baseline: Path | N
     known = [stage.name for stage in wanted.spec.stages]
     if unknown := sorted(set(stages) - set(known)):
         raise LaptopError(f"--stage {', '.join(unknown)}: {policy} has the stages {', '.join(known)}")
+    subject.started(folder)
     gates = [gate for gate in judgement.judge(folder, wanted, baseline) if not stages or gate.stage in stages]
     if form == "json":
         click.echo(json.dumps([g.model_dump(mode="json", by_alias=True, exclude_none=True) for g in gates], indent=1))
     else:
-        Console().print(summary.verdicts(gates))
+        measured_table.show_verdicts(gates, Console())
     _report(folder)
     verdicts = {gate.verdict for gate in gates}
     return GATE_FAILED if "Failed" in verdicts else GATE_INCONCLUSIVE if "Inconclusive" in verdicts else 0
@@ -252,7 +266,8 @@ def _suffix(wishes: Wishes) -> str:
 def _introduce(display: Display, place: Workplace, allowed: Allowance, found: Effective, started_from: str) -> None:
     display.say(f"{place.run}, attempt {place.attempt}, in {summary.shorten(place.output)}")
     if found.changes:
-        display.say(f"the manifest with {len(found.changes)} changes ({place.loaded.digest[:19]}):")
+        many = "1 change" if len(found.changes) == 1 else f"{len(found.changes)} changes"
+        display.say(f"the manifest with {many} ({place.loaded.digest[:19]}):")
     for change in found.changes:
         display.say(f"  {change}")
     if started_from:
@@ -317,6 +332,10 @@ def _seconds(place: Workplace) -> float:
     return sum(s.seconds for role in Role for s in _segments(place, role))
 
 
+def _seconds_evaluating(place: Workplace) -> float:
+    return sum(s.seconds for s in _segments(place, Role.EVALUATE))
+
+
 def _end(
     file: Path,
     wishes: Wishes,
@@ -329,16 +348,14 @@ def _end(
     note: str,
     console: Console,
     form: str,
+    before: float,
     baseline: Path | None = None,
 ) -> int:
+    """Judge, write the report, tell; `before`: seconds of all evaluations until this one."""
     gates = judgement.judge(place.output, wanted, baseline) if wanted is not None and _trained(words) else []
     seconds = _seconds(place)
-    path = None
-    if (place.output / Files.EVENTS).exists():
-        if allowed.per_hour is not None:
-            price = {"usdPerHour": format_usd(allowed.per_hour)}
-            durable.write(place.output / "logs" / "price.json", json.dumps(price).encode() + b"\n")
-        path = _report(place.output)
+    priced = allowances.priced(allowed, place.output)
+    path = _report(place.output) if (place.output / Files.EVENTS).exists() else None
     ending = summary.Ending(
         file=file,
         output=place.output,
@@ -347,13 +364,15 @@ def _end(
         words=words,
         evaluation=evaluated,
         gates=gates,
-        spent_micro=allowed.cost(seconds),
+        spent_micro=priced.cost(seconds),
         seconds=seconds,
+        evaluation_seconds=_seconds_evaluating(place) - before if evaluated is not None else None,
+        per_hour=priced.per_hour,
         report=path,
-        log=place.log(Role.EVALUATE if evaluated is not None and code else Role.TRAIN),
+        log=place.log_to_read(evaluation_failed=evaluated is not None and code != 0),
         note=note,
-        profile=_profile(place),
-        options=wishes.arguments(),
+        profile=place.profiled(),
+        options=typed.again(click.get_current_context().params, wishes.arguments(), words, elsewhere=wishes.quick_test),
         quick_test=wishes.quick_test,
     )
     if form == "json":
@@ -361,11 +380,6 @@ def _end(
     else:
         summary.show(ending, console)
     return code
-
-
-def _profile(place: Workplace) -> Path | None:
-    path = place.output / f"logs/profile/top-ops-attempt-{place.attempt}-rank-0.txt"
-    return path if place.profile and path.exists() else None
 
 
 def _report(folder: Path) -> Path:
