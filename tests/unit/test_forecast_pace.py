@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from tollgate.planning.pace import LEAST_STEPS, WARM_STEPS, Ahead, Chore, Span, error, remaining
 
 TRACES = sorted((Path(__file__).parent.parent / "data" / "step_times").glob("*.json"))
+LOADED = sorted((Path(__file__).parent.parent / "data" / "step_times" / "loaded").glob("*.json"))
+"""Of a machine with several times more work than cores, with the padded tokens of each step."""
 BAR = 0.05
 STEADY = 0.10
 """A recording whose quarters differ by less: its machine kept one pace, so that an error is the forecaster's."""
@@ -120,6 +122,33 @@ def test_steps_of_known_work_are_forecast_by_it() -> None:
     assert abs(error(with_work.expected, sum(seconds[20:]))) <= BAR
     assert with_work.low <= sum(seconds[20:]) <= with_work.high
     assert with_work.high - with_work.low < (without.high - without.low) / 2
+
+
+def first_forecasts(path: Path) -> tuple[Span, Span, float]:
+    """With the work of the steps, without it, and what came."""
+    found, first = trace(path), WARM_STEPS + LEAST_STEPS
+    seconds, work = found["step_seconds"], found["step_tokens"]
+    ahead = len(seconds) - first
+    with_work = remaining(seconds[:first], Ahead(ahead, work=sum(work[first:])), work[:first])
+    without = remaining(seconds[:first], Ahead(ahead))
+    assert with_work is not None
+    assert without is not None
+    return with_work, without, sum(seconds[first:])
+
+
+def test_even_under_load_the_first_forecast_of_uneven_steps_is_much_narrower_by_their_work_and_nearer() -> None:
+    for name in ("uneven", "grouped"):
+        known, blind, actual = first_forecasts(next(path for path in LOADED if path.stem == name))
+        assert known.low <= actual <= known.high
+        assert known.high - known.low < (blind.high - blind.low) / 2
+        assert abs(error(known.expected, actual)) < abs(error(blind.expected, actual))
+
+
+def test_of_the_first_forecasts_under_load_one_is_wrong_because_the_load_went_away() -> None:
+    held = {
+        path.stem: found.low <= actual <= found.high for path in LOADED for found, _, actual in [first_forecasts(path)]
+    }
+    assert held == {"uneven": True, "grouped": True, "packed": True, "cut": False}
 
 
 def test_work_that_is_the_same_in_all_steps_changes_nothing() -> None:

@@ -16,7 +16,8 @@ CHANGE = 2.0
 """Standard errors by which the halves differ when the pace has changed."""
 DRIFT = 0.08
 """By how much, at 90 %, a stretch to come that is far longer than the measured one keeps another pace, although the
-measured one was even: what a short look can't see. Learnt from the recorded trainings in tests/data/step_times.
+measured one was even: what a short look can't see. Chosen, not fitted: some more than the quarters of the steady one of
+the recorded trainings (tests/data/step_times) are off their mean.
 """
 ONE_CHORE = 0.35
 """Of a chore's seconds: half the interval after one measurement, which says nothing of how much they vary."""
