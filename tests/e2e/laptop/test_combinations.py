@@ -179,9 +179,11 @@ def finished(forked: Ranks, run: Gang, processes: int, attempt: int = 1) -> str:
 
 
 def weights(run: Gang) -> dict[str, str]:
-    """The digest of each file of the finished model; base.json says where the base lay, which is another place."""
+    """The digest of each file of weights of the finished model; others say where the base lay, which differs here."""
     files = json.loads((run.output / "model" / "model_info.json").read_text())["files"]
-    return {file["path"]: file["sha256"] for file in files if file["path"] != "base.json"}
+    found = {file["path"]: file["sha256"] for file in files if file["path"].endswith(".safetensors")}
+    assert found, "a model without weights"
+    return found
 
 
 def answer(run: Gang, task: str) -> dict[str, Any]:
