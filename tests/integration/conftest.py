@@ -11,8 +11,10 @@ import pytest
 from lifecycle import Life, life, prepare
 from metrics_page import metrics_page
 
+from s3_server import BUCKET, Server, s3_server
 from tollgate_local.cluster import Cluster, LoopbackShape, down, up
 from tollgate_local.testing import make_namespace
+from tollgate_trainer.lifecycle.remote.store import Place, Store
 
 _numbers = itertools.count(1)
 
@@ -48,3 +50,16 @@ def lived(chart: Cluster, tmp_path: Path) -> Iterator[Life]:
     with metrics_page() as address, life(chart, tmp_path, pod_ip=address) as made:
         made.operator.ready()
         yield made
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Server]:
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def store(s3: Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Store:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return Store(Place(BUCKET, f"runs/{abs(hash(request.node.name))}"))
