@@ -87,7 +87,7 @@ def holder(cluster: Cluster) -> str:
 
 def test_an_idle_operator_writes_nothing_but_its_lease(chart: Cluster, start: Start, namespace: str) -> None:
     runs = f"/apis/{API_VERSION}/trainingruns"
-    eventually(lambda: not chart.api.get(runs)["items"], 120, "the runs of earlier tests went with their namespaces")
+    eventually(lambda: not chart.api.get(runs)["items"], 400, "the runs of earlier tests went with their namespaces")
     chart.api.create(policies(namespace), policy(namespace))
     process = start("--resync=10").ready()
     accepted(chart, namespace)

@@ -71,8 +71,9 @@ print(json.dumps({"runs": [one(run) for run in runs], "models": models}))
         capture_output=True,
         text=True,
         timeout=120,
-        check=True,
+        check=False,
     )
+    assert done.returncode == 0, done.stdout + done.stderr
     facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return facts
 
