@@ -8,12 +8,14 @@ from pathlib import Path
 
 import installed
 import pytest
+from kind_objects import CRDS, conditions
 from lifecycle import Life, life, prepare
 from metrics_page import metrics_page
 
 from s3_server import BUCKET, Server, s3_server
+from tollgate.crd import KINDS
 from tollgate_local.cluster import Cluster, LoopbackShape, down, up
-from tollgate_local.testing import make_namespace
+from tollgate_local.testing import eventually, make_namespace
 from tollgate_trainer.lifecycle.remote.store import Place, Store
 
 _numbers = itertools.count(1)
@@ -31,6 +33,19 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     name = make_namespace(cluster.api, f"test-{next(_numbers)}", restricted=False)
     yield name
     cluster.api.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture(scope="module")
+def kinds(cluster: Cluster) -> Cluster:
+    """The cluster with our CRDs applied the way the docs say, and without a word of warning."""
+    applied = cluster.kubectl("apply", "--server-side", "-f", str(CRDS))
+    assert applied.stderr == ""
+    for kind in KINDS:
+        path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{kind.name}"
+        eventually(
+            lambda path=path: conditions(cluster, path).get("Established") == "True", 30, f"{kind.name} is served"
+        )
+    return cluster
 
 
 @pytest.fixture(scope="module")

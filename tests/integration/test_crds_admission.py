@@ -2,52 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
-import json
-import random
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from kind_objects import ABSENT, POLICY, PROFILE, RUN, Object, changed, collection, conditions, create
 
-from tollgate.contract import API_VERSION
 from tollgate.crd import KINDS
-from tollgate.manifest.errors import ManifestError
-from tollgate.manifest.loader import load_document, load_file
-from tollgate.manifest.normal import normalise
-from tollgate.manifest.reading import read_yaml
-from tollgate.manifest.scalars import plain
 from tollgate_local.api import ApiError
 from tollgate_local.cluster import Cluster
-from tollgate_local.testing import eventually
 
 pytestmark = pytest.mark.integration
-
-CRDS = Path(__file__).parents[2] / "crds"
-GROUP_PATH = f"/apis/{API_VERSION}"
-_numbers = itertools.count(1)
-
-Object = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def kinds(cluster: Cluster) -> Cluster:
-    """The cluster with our CRDs applied the way the docs say, and without a word of warning."""
-    applied = cluster.kubectl("apply", "--server-side", "-f", str(CRDS))
-    assert applied.stderr == ""
-    for kind in KINDS:
-        path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{kind.name}"
-        eventually(
-            lambda path=path: conditions(cluster, path).get("Established") == "True", 30, f"{kind.name} is served"
-        )
-    return cluster
-
-
-def conditions(cluster: Cluster, path: str) -> dict[str, str]:
-    found = cluster.api.get(path).get("status", {}).get("conditions")
-    return {c["type"]: c["status"] for c in found or []}
 
 
 def test_every_schema_is_structural(kinds: Cluster) -> None:
@@ -58,76 +22,6 @@ def test_every_schema_is_structural(kinds: Cluster) -> None:
 
 
 # --- objects ----------------------------------------------------------------------------------------------------------
-
-RUN: Object = {
-    "apiVersion": API_VERSION,
-    "kind": "TrainingRun",
-    "metadata": {"name": "good"},
-    "spec": {
-        "manifest": {"name": "counsel", "dataset": {"path": "train.jsonl"}, "hyperparameters": {"learning_rate": 1e-4}},
-        "compute": {"profile": "cpu-small"},
-        "storage": {
-            "dataset": {"claimName": "datasets", "path": "care/v2"},
-            "output": {"claimName": "models", "path": "counsel"},
-        },
-        "limits": {"maxCostUSD": "1.50", "maxRuntime": "1h30m", "stopMargin": "10m"},
-    },
-}
-PROFILE: Object = {
-    "apiVersion": API_VERSION,
-    "kind": "ComputeProfile",
-    "metadata": {"name": "good"},
-    "spec": {"image": "registry.test/trainer:1", "cpu": 2, "memory": "4Gi", "pricePerNodeHourUSD": "0.25"},
-}
-POLICY: Object = {
-    "apiVersion": API_VERSION,
-    "kind": "PromotionPolicy",
-    "metadata": {"name": "good"},
-    "spec": {
-        "stages": [
-            {"name": "staging", "checks": [{"metric": "perplexity", "op": "<", "threshold": 20.5}], "maxAge": "24h"},
-            {
-                "name": "production",
-                "requires": ["staging"],
-                "checks": [{"metric": "accuracy", "op": ">=", "threshold": 1}],
-            },
-        ]
-    },
-}
-ABSENT = object()
-PATHS = {
-    "TrainingRun": "trainingruns",
-    "ComputeProfile": "computeprofiles",
-    "PromotionPolicy": "promotionpolicies",
-}
-
-
-def changed(base: Object, path: str, value: object) -> Object:
-    """A copy with one field set (or removed); list items by number."""
-    document = copy.deepcopy(base)
-    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
-    at: Any = document
-    for part in parents:
-        at = at[part] if isinstance(part, int) else at.setdefault(part, {})
-    if value is ABSENT:
-        del at[last]
-    else:
-        at[last] = value
-    return document
-
-
-def collection(document: Object, namespace: str) -> str:
-    plural = PATHS[document["kind"]]
-    return f"{GROUP_PATH}/{plural}" if plural == "computeprofiles" else f"{GROUP_PATH}/namespaces/{namespace}/{plural}"
-
-
-def create(cluster: Cluster, namespace: str, document: Object) -> Any:
-    """Create for good under a name of its own, refusing what would be pruned."""
-    document = copy.deepcopy(document)
-    if document["metadata"]["name"] == "good":
-        document["metadata"]["name"] = f"good-{next(_numbers)}"
-    return cluster.api.create(f"{collection(document, namespace)}?fieldValidation=Strict", document)
-
 
 GOOD = [
     pytest.param(RUN, id="run"),
@@ -314,88 +208,3 @@ def test_short_names_and_the_category_work(kinds: Cluster, namespace: str, name:
 def test_explain_tells_what_a_field_is(kinds: Cluster) -> None:
     answer = kinds.kubectl("explain", "trun.spec.limits.maxRuntime")
     assert "Counts while pods run" in answer.stdout, answer.stderr
-
-
-# --- one document, all ways in ----------------------------------------------------------------------------------------
-
-MANIFEST = """\
-# every kind of value that may change on its way
-name: counsel
-description: "no"
-version: 1.2.3
-created_at: "2024-01-01"
-dataset:
-  path: train.jsonl
-  size_bytes: 9007199254740991
-  commit_hash: "0123"
-model:
-  config: {model_type: llama, rope_theta: 1e+4, scale: 1.0, odd: -0.0, tiny: 5e-324, big: 1.5e15, hex: 0x1F, none: null,
-           text: "\\u20ac \\U0001F600", list: [.5, +3, -7, 2., 1E5, True, ~text], nested: {b: 1, a: {}}}
-hyperparameters:
-  learning_rate: 1e-4
-  num_train_epochs: 2.0
-  weight_decay:
-resources: {max_budget_usd: 1.10}
-"""
-
-
-def test_a_manifest_has_one_digest_from_the_file_from_kubectl_and_from_the_api_server(
-    kinds: Cluster, namespace: str, tmp_path: Path
-) -> None:
-    plain = tmp_path / "manifest.yaml"
-    plain.write_text(MANIFEST, encoding="utf-8")
-    wanted = load_file(plain)
-
-    run = changed(RUN, "spec.manifest", ABSENT)
-    run["metadata"] = {"name": "one-digest", "namespace": namespace}
-    indented = "".join(f"    {line}\n" for line in MANIFEST.splitlines())
-    text = yaml.safe_dump(run, sort_keys=False).replace("spec:\n", f"spec:\n  manifest:\n{indented}", 1)
-    whole = tmp_path / "run.yaml"
-    whole.write_text(text, encoding="utf-8")
-    assert load_file(whole).digest == wanted.digest
-
-    applied = kinds.kubectl("apply", "-f", str(whole))
-    assert "created" in applied.stdout
-    path = f"{collection(run, namespace)}/one-digest"
-    from_server = load_document(kinds.api.get(path)["spec"]["manifest"], "API server")
-    assert from_server.digest == wanted.digest
-    assert from_server.manifest == wanted.manifest
-
-    as_json = tmp_path / "manifest.json"
-    as_json.write_text(json.dumps(wanted.document), encoding="utf-8")
-    assert load_file(as_json).digest == wanted.digest
-
-    again = tmp_path / "from-server.yaml"
-    again.write_text(kinds.kubectl("-n", namespace, "get", "trun", "one-digest", "-o", "yaml").stdout, encoding="utf-8")
-    assert load_file(again).digest == wanted.digest
-
-
-def test_kubectl_reads_every_plain_scalar_that_the_loader_accepts_as_the_loader_does(
-    kinds: Cluster, namespace: str
-) -> None:
-    chance = random.Random(3)
-    made = {"".join(chance.choices("0123456789abefnosxyEINOTXY_.:+-~", k=chance.randint(1, 9))) for _ in range(6000)}
-    taken = sorted(text for text in made if readable(text))
-    assert len(taken) > 1000
-    run = changed(RUN, "metadata", {"name": "scalars", "namespace": namespace})
-    lines = "".join(f"    - {text}\n" for text in taken)
-    text = yaml.safe_dump(run, sort_keys=False).replace("  manifest:\n", f"  manifest:\n    scalars:\n{lines}", 1)
-    stored = json.loads(kinds.kubectl("create", "-f", "-", "-o", "json", stdin=text).stdout)["spec"]["manifest"][
-        "scalars"
-    ]
-    differ = [
-        (text, here, there)
-        for text, here, there in zip(taken, normalise({"v": list(map(plain, taken))})[0]["v"], stored, strict=True)
-        if (type(here), here) != (type(there), there)
-    ]
-    assert differ == []
-
-
-def readable(text: str) -> bool:
-    """Whether this is one plain scalar that the loader takes (and not null, which it drops)."""
-    try:
-        reading = read_yaml(f"- {text}\n", "scalar")
-    except ManifestError:
-        return False
-    alone = not reading.found and isinstance(reading.value, list) and isinstance(reading.value[0], str | int | float)
-    return alone and not normalise({"v": reading.value[0]})[1] and reading.value[0] == plain(text)
