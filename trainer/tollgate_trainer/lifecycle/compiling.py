@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._dynamo import callback as dynamo
+from transformers import TrainerCallback
 
 from tollgate_trainer.lifecycle.goodput import State
 
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tollgate_trainer.lifecycle.loop import TrainingLoop
+
+
+MANY = 5
+"""Steps with a compilation after which it is said that this is not worth it."""
 
 
 def why_not(asked: bool, device: torch.device, packed: bool) -> str | None:
@@ -50,6 +56,66 @@ def compiled(loop: TrainingLoop, step: Callable[[], object]) -> None:
     if problem is not None:
         session.say("warning", message=f"the model is not compiled: {problem}")
     session.say("compile", on=problem is None, seconds=round(time.monotonic() - begun, 3), because=problem)
+    loop.compiled = problem is None
+    if loop.compiled:
+        loop.add_callback(InSteps(loop))
+
+
+class InSteps(TrainerCallback):
+    """What is compiled although the steps have begun: booked as `compile` and told, and on a CPU not for long.
+
+    There a compilation takes longer than many steps: after the first one, which shows all that there is of one shape,
+    what would have to be compiled runs without.
+    """
+
+    def __init__(self, loop: TrainingLoop) -> None:
+        self._session = loop.session
+        self._cpu = loop.args.device.type == "cpu"
+        self._left: State | None = None
+        self._before = 0.0
+        self._times = 0
+        self._settled = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """From here on."""
+        dynamo.callback_handler.register_start_callback(self._begins)
+        dynamo.callback_handler.register_end_callback(self._ends)
+        self._before = self._booked()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell what this step has compiled."""
+        if self._cpu and not self._settled:
+            self._settled = True
+            torch.compiler.set_stance("eager_on_recompile")
+        now = self._booked()
+        if now > self._before:
+            self._times += 1
+            seconds = round(now - self._before, 3)
+            self._session.say("recompile", step=state.global_step, seconds=seconds)
+            if self._times == MANY:
+                message = (
+                    f"the model was compiled anew in {MANY} steps, because batches differ in shape; set "
+                    "hyperparameters.packing, which gives them one, or hyperparameters.compile: false"
+                )
+                self._session.say("warning", step=state.global_step, message=message)
+        self._before = now
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The next training of this process starts afresh."""
+        dynamo.callback_handler.remove_start_callback(self._begins)
+        dynamo.callback_handler.remove_end_callback(self._ends)
+        torch.compiler.set_stance("default")
+
+    def _booked(self) -> float:
+        return self._session.goodput.seconds()[State.COMPILE]
+
+    def _begins(self, _: Any) -> None:
+        self._left = self._session.goodput.switch(State.COMPILE)
+
+    def _ends(self, _: Any) -> None:
+        if self._left is not None:
+            self._session.goodput.switch(self._left)
+            self._left = None
 
 
 def eagerly(on: bool) -> AbstractContextManager[Any]:
