@@ -24,4 +24,5 @@ def _folded(example: str) -> list[str]:
             lines.append(f"{line} \\")
             line = "     "
         line += f" {word}"
+    assert not lines or "  # " not in example, f"a comment cannot be folded, shorten it: {example}"
     return [*lines, line]

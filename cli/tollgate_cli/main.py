@@ -25,9 +25,9 @@ _INTERRUPTED = 130
     cls=CommandLoader,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=ending(
-        "tollgate manifest init --data data.jsonl     # a manifest that fits your data",
-        "tollgate plan manifest.yaml                  # what it needs",
-        "tollgate run manifest.yaml                   # train it here",
+        "tollgate manifest init --data data.jsonl    # one that fits your data",
+        "tollgate plan manifest.yaml                 # what it needs",
+        "tollgate run manifest.yaml                  # train it here",
         then="The same file runs on a cluster: `tollgate manifest wrap`. Exit codes: 0 done, 2 wrong usage (such as a "
         "file that is not there), 64 something to mend, told with the fix, 130 interrupted; a command's own are in its "
         "help. With TOLLGATE_DEBUG=1 errors show where they come from.",

@@ -123,6 +123,8 @@ def test_examples_are_folded_where_a_shell_goes_on() -> None:
     assert all(line.endswith(" \\") for line in example[:-1])
     assert all(len(line) <= 78 for line in example)
     assert text.endswith("\n\nCodes.")
+    with pytest.raises(AssertionError, match="shorten it"):
+        ending(f"tollgate {'x ' * 30}  # why")
 
 
 # --- what is given as a manifest --------------------------------------------------------------------------------------
