@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,7 @@ class Desk:
         text = yaml.safe_dump(fixtures.manifest(**changes))
         (self.folder / "manifest.yaml").write_text(text)
 
-    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, stderr: int = subprocess.PIPE, **environ: str) -> subprocess.Popen[str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("TOLLGATE_")}
         path = os.pathsep.join(str(p) for p in (self.folder / "site", *(ROOT / p for p in ("core", "cli", "trainer"))))
         process = subprocess.Popen(
@@ -68,12 +70,25 @@ class Desk:
             cwd=self.folder,
             env=inherited | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "120"} | environ,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             start_new_session=True,
         )
         self.started.append(process)
         return process
+
+    def run_before_eyes(self, *arguments: str) -> tuple[int, str, str]:
+        """With a terminal as standard error; answers what was drawn there instead of it."""
+        ours, theirs = pty.openpty()
+        process = self.start(*arguments, stderr=theirs, TERM="xterm")
+        os.close(theirs)
+        drawn = b""
+        with suppress(OSError):  # what a terminal answers when nobody holds its other end
+            while part := os.read(ours, 65536):
+                drawn += part
+        out, _ = process.communicate(timeout=PATIENCE)
+        os.close(ours)
+        return process.returncode, out, drawn.decode()
 
     def run(self, *arguments: str, **environ: str) -> tuple[int, str, str]:
         process = self.start(*arguments, **environ)
@@ -148,8 +163,10 @@ def test_a_manifest_becomes_a_judged_model_and_the_same_command_again_finds_it(d
     code, out, _ = desk.run("gate", "runs/tiny", "--policy", "policy.yaml")
     assert code == 1
     assert "production" in out
-    code, out, err = desk.run("evaluate", "manifest.yaml", "--policy", "policy.yaml", "-o", "json")
-    assert code == 0, err
+    code, out, drawn = desk.run_before_eyes("evaluate", "manifest.yaml", "--policy", "policy.yaml", "-o", "json")
+    assert code == 0, drawn
+    assert "evaluating" in drawn
+    assert "Traceback" not in drawn
     again = json.loads(out)
     assert again["evaluation"]["metrics"] == told["evaluation"]["metrics"]
     assert 0 < again["evaluationSeconds"] < again["seconds"]
