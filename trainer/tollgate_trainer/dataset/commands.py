@@ -24,8 +24,8 @@ from tollgate_trainer.dataset.subject import Given, format_of, parts
 
 @click.group(
     epilog=ending(
-        "tollgate dataset analyze data.jsonl       # a first look at a file of your own",
-        "tollgate dataset preview manifest.yaml    # what a model would learn from it",
+        "tollgate dataset analyze data.jsonl       # a first look at a file",
+        "tollgate dataset preview manifest.yaml    # what a model would learn",
     )
 )
 def dataset() -> None:
