@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from datetime import UTC, datetime
@@ -20,7 +18,7 @@ from tollgate.contract import Env, FailureReason, Outcome, StopReason, TrainMetr
 from tollgate_trainer.lifecycle.goodput import without_lost_steps
 from tollgate_trainer.lifecycle.heartbeat import Beat, Heartbeat
 from tollgate_trainer.lifecycle.lease import Holder, Lease
-from trainer_fixtures import Gang, ended, free_port, gang, wait_for, write_chat
+from trainer_fixtures import Gang, ended, free_port, gang, wait_for
 
 pytestmark = pytest.mark.e2e
 
@@ -355,57 +353,3 @@ def test_a_signal_to_one_node_of_two_stops_both_at_the_same_step_with_one_checkp
     assert words[0].checkpoint is not None
     assert words[0].checkpoint == words[1].checkpoint
     assert words[0].checkpoint.step == words[0].step
-
-
-# --- what people bring ------------------------------------------------------------------------------------------------
-
-
-def test_an_adapter_is_trained_on_conversations_over_a_model_that_was_trained_here_before(tmp_path: Path) -> None:
-    first = gang(tmp_path / "first")
-    finished(first)
-    run = gang(
-        tmp_path / "second",
-        dataset={"path": "chat.jsonl"},
-        model={"config": None, "base": "base"},
-        adapter=LORA,
-        hyperparameters={"learning_rate": 0.02},
-    )
-    shutil.copytree(first.output / "model", run.root / "data" / "base")
-    write_chat(run.root / "data" / "chat.jsonl")
-    finished(run)
-    info = json.loads((run.output / "model" / "model_info.json").read_text())
-    assert info["trainable_parameters"] < info["parameters"] / 3
-    before, after = (event["eval_loss"] for event in run.events("eval"))
-    assert after < before
-    data = run.events("data")[-1]["train"]
-    assert 0 < data["loss_tokens"] < data["tokens"] / 2, "questions carry no loss"
-    code = (
-        "import sys; from pathlib import Path; from tollgate_trainer.models import load_finished\n"
-        "model, tokenizer = load_finished(Path(sys.argv[1]))\n"
-        "print(type(model).__name__, len(tokenizer))"
-    )
-    command = [sys.executable, "-c", code, str(run.output / "model")]
-    environ = run.environment(1, 1)
-    told = subprocess.run(command, check=True, capture_output=True, text=True, env=environ)
-    assert told.stdout.split()[0] == "PeftModelForCausalLM"
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason", "field", "words"),
-    [
-        ({"dataset": {"path": "gone.json"}}, FailureReason.DATASET, "dataset.path", "gone.json does not exist"),
-        ({"dataset": {"sha256": "0" * 64}}, FailureReason.DATASET, "dataset.sha256", "another version of the data"),
-        ({"model": {"base": "gone", "config": None}}, FailureReason.MODEL, "model.base", "no folder gone"),
-    ],
-)
-def test_what_the_user_has_to_mend_ends_the_attempt_at_once_with_field_and_fix(
-    tmp_path: Path, changes: dict[str, Any], reason: FailureReason, field: str, words: str
-) -> None:
-    run = gang(tmp_path, **changes)
-    code, output = run.run(1)
-    assert code == 64, output
-    failure = run.failures()[0]
-    assert failure.error is not None
-    assert (failure.reason, failure.error.field) == (reason, field)
-    assert words in failure.error.message
-    assert "Traceback" not in output
