@@ -96,6 +96,7 @@ def test_plain_ddp_has_no_deepspeed_configuration() -> None:
         ),
         ({"parallelism": "zero3", "model": {"base": "b", "quantization": "int8"}}, "model.quantization", "ddp"),
         ({"parallelism": "fsdp2", "model": {"base": "b", "quantization": "nf4"}}, "model.quantization", "ddp"),
+        ({"parallelism": "zero2", "model": {"base": "b", "quantization": "int8"}}, "model.quantization", "ddp"),
     ],
 )
 def test_what_cant_work_together_is_refused_with_what_to_write(document: dict[str, Any], field: str, fix: str) -> None:

@@ -114,7 +114,7 @@ def test_fp16_without_a_gpu_is_refused_with_what_to_write() -> None:
         ({"precision": "fp16"}, "precision"),
         ({"precision": "fp16", "compute_target": "gpu_multi", "parallelism": "zero2"}, "precision"),
         ({"reproducibility": {"deterministic": True, "cudnn_benchmark": True}}, "reproducibility.cudnn_benchmark"),
-        ({"hyperparameters": {"compile": True}, "parallelism": "fsdp2"}, "hyperparameters.compile"),
+        ({"hyperparameters": {"compile": True}, "parallelism": "zero2"}, "hyperparameters.compile"),
         ({"hyperparameters": {"compile": True}, "adapter": {"type": "moe-lora"}}, "hyperparameters.compile"),
     ],
 )

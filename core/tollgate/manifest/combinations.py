@@ -27,8 +27,11 @@ CONFLICTS: tuple[Conflict, ...] = (
     Conflict(
         "model.quantization",
         lambda m: m.model.quantization,
-        lambda m: m.model.quantization != "none" and m.parallelism in (*_ZERO, "fsdp2"),
-        "quantised weights can't be cut into shards of other processes: their scales would be lost",
+        lambda m: (
+            (m.model.quantization != "none" and m.parallelism in ("zero3", "fsdp2"))
+            or (m.model.quantization == "int8" and m.parallelism in ("zero1", "zero2"))
+        ),
+        "quantised weights have not been cut into shards by anybody here, and 8-bit ones not been tried with ZeRO",
         "Write `parallelism: ddp` (a quantised base is small, each process holds it), or `quantization: none`.",
     ),
     Conflict(
@@ -49,7 +52,7 @@ CONFLICTS: tuple[Conflict, ...] = (
         "precision",
         lambda m: m.precision,
         lambda m: m.precision == "fp16" and m.compute_target == "cpu",
-        "fp16 is for GPUs: on a CPU it is slow, and small gradients vanish",
+        "fp16 is for GPUs: on a CPU it is computed without a loss scaler, so small gradients vanish",
         "Write `precision: bf16` or `fp32`, or a compute_target with a GPU.",
     ),
     Conflict(
@@ -69,9 +72,9 @@ CONFLICTS: tuple[Conflict, ...] = (
     Conflict(
         "hyperparameters.compile",
         lambda m: m.hyperparameters.compile,
-        lambda m: m.hyperparameters.compile and (m.parallelism in (*_ZERO, "fsdp2") or m.adapter.type == "moe-lora"),
-        "shards and a mixture of experts do work of their own inside the model, which compiled code would break up",
-        "Write `compile: false`, or `parallelism: ddp` with another adapter.",
+        lambda m: m.hyperparameters.compile and (m.parallelism in _ZERO or m.adapter.type == "moe-lora"),
+        "ZeRO's hooks and a mixture of experts do work of their own in the model, which compiled code would break up",
+        "Write `compile: false`, or `parallelism: fsdp2` or `ddp` with another adapter.",
     ),
     Conflict(
         "extensions.loss",

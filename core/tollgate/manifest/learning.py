@@ -55,11 +55,11 @@ def _with_a_head(manifest: TrainingManifest) -> Iterator[Problem]:
             f"its documents have not what task: {task} learns from",
             f"Write `format: {_FORMATS[task][0]}`, or remove it.",
         )
-    if manifest.adapter.type == "moe-lora":
+    if manifest.adapter.type == "moe-lora" and task != "classification":
         yield Problem(
             "adapter.type",
             "moe-lora",
-            f"a mixture of LoRA experts is for language models, not for task: {task}",
+            f"a mixture of LoRA experts was tried with language models and classification, not with task: {task}",
             "Write `type: lora`, or `none`.",
         )
     if manifest.adapter.target_modules and {"score", "classifier", "qa_outputs"} & set(manifest.adapter.target_modules):

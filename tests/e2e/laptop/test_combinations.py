@@ -109,6 +109,9 @@ OTHERS = {
         "zero2", adapter=LORA, early=True, hyper={"max_steps": 12}, more=dict(IMPATIENT)
     ),
     "early stopping, fsdp2": Cell("fsdp2", early=True, hyper={"max_steps": 12}, more=dict(IMPATIENT)),
+    "experts, classification": Cell(processes=1, task="classification", adapter=MOE),
+    "nf4 base, zero2": Cell("zero2", 2, "causal-lm", LORA, "nf4"),
+    "compile, packing, fsdp2": Cell("fsdp2", uneven=True, hyper={"packing": True, "compile": True}),
     "compile, lora, packing": Cell(processes=1, adapter=LORA, uneven=True, hyper={"packing": True, "compile": True}),
 }
 UNMARKED = {"joint, fsdp2, lora"}
