@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ def load(subject: Subject, judge: Judge) -> Subject:
     folder = subject.find(judge.path, f"{_FIELD}.path")
     if not (folder / "config.json").is_file():
         raise ModelRefused(f"{judge.path} below {subject.root} holds no saved model", f"{_FIELD}.path")
-    found = digest_of(inventory(folder))
+    found = digest_of_judge(folder)
     if found.removeprefix("sha256:") != judge.digest.removeprefix("sha256:"):
         raise ModelRefused(f"the judge in {judge.path} has {found}, {judge.digest} is pinned", f"{_FIELD}.digest")
     model: Any = AutoModelForCausalLM.from_pretrained(
@@ -109,15 +110,25 @@ def load(subject: Subject, judge: Judge) -> Subject:
     return Subject(model, tokenizers.load(Source(folder=folder)), subject.device, (), places, subject.seed, 1)
 
 
+def question_of(prompt: str, reply: str, question: str) -> str:
+    """What the judge is asked, as a user's turn; a judge of one's own is trained on the same words."""
+    return (
+        f"Question: {prompt}\n\nReply: {reply}\n\n{question} Rate the reply from 1 (not at all) to 5 (entirely). "
+        "Answer with the number alone."
+    )
+
+
+def digest_of_judge(folder: Path) -> str:
+    """`sha256:<hex>` that pins a judge: of all files of its folder. Raises: OSError."""
+    return digest_of(inventory(folder))
+
+
 def rated(judge: Subject, question: str, replies: Sequence[tuple[str, str]]) -> npt.NDArray[np.float64]:
     """The judge's probability of each rating, shape [replies, 5]."""
     samples: list[Sample] = []
     for prompt, reply in replies:
-        asked = (
-            f"Question: {prompt}\n\nReply: {reply}\n\n{question} Rate the reply from 1 (not at all) to 5 (entirely). "
-            "Answer with the number alone."
-        )
-        samples += [chat_sample((Message("user", asked),), str(rating), judge) for rating in _RATINGS]
+        asked = Message("user", question_of(prompt, reply, question))
+        samples += [chat_sample((asked,), str(rating), judge) for rating in _RATINGS]
     sums, _ = log_likelihoods(judge.model, samples, judge.device)
     scores = sums.reshape(len(replies), len(_RATINGS))
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
