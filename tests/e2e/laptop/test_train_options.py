@@ -173,3 +173,17 @@ def test_the_loss_in_chunks_trains_what_the_usual_loss_trains(tmp_path: Path) ->
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     evaluated = [run.events("eval")[-1]["eval_loss"] for run in (plain, chunked)]
     assert evaluated[1] == pytest.approx(evaluated[0], rel=1e-4)
+
+
+@pytest.mark.full
+def test_a_compiled_training_compiles_before_its_first_step_and_not_once_more(tmp_path: Path) -> None:
+    changes = {"packing": True, "compile": True, "max_steps": 8, "eval_steps": 4}
+    run = uneven(tmp_path, hyperparameters=changes)
+    code, output = run.run(1)
+    assert code == 0, output
+    (told,) = run.events("compile")
+    assert told["on"], told["because"]
+    assert not run.events("recompile")
+    seconds = run.words().goodput_seconds
+    assert seconds is not None
+    assert seconds["compile"] > 0
