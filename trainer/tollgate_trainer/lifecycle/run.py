@@ -21,7 +21,8 @@ from tollgate_trainer.lifecycle.ending import finish, stopped
 from tollgate_trainer.lifecycle.experts import ExpertsLog
 from tollgate_trainer.lifecycle.extending import extend
 from tollgate_trainer.lifecycle.goodput import State, added, without_lost_steps
-from tollgate_trainer.lifecycle.loop import Plan, TrainingLoop
+from tollgate_trainer.lifecycle.loop import TrainingLoop
+from tollgate_trainer.lifecycle.plan import Plan
 from tollgate_trainer.lifecycle.processes import fit_threads
 from tollgate_trainer.lifecycle.profiling import StepProfile
 from tollgate_trainer.lifecycle.remote.keeping import Keeping

@@ -50,8 +50,12 @@ from tollgate_trainer.refusal import DatasetRefused
 )
 @click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Machines.")
 @click.option("--gpus-per-node", type=click.IntRange(min=1), default=1, show_default=True, help="Processes of each.")
-@click.option("--usd-per-hour", metavar="USD", help="What one node costs an hour.")
-@click.option("--window", metavar="DURATION", help="How long the run may take, such as 6h.")
+@click.option("--usd-per-hour", metavar="USD", help="What one node costs an hour.  [default: no price, so no costs]")
+@click.option(
+    "--window",
+    metavar="DURATION",
+    help="How long it may take, such as 6h.  [default: resources.expected_runtime_hours]",
+)
 @click.option("--max-cost", metavar="USD", help="What it may cost.  [default: resources.max_budget_usd]")
 @click.option(
     "--dataset-root", type=options.FOLDER, help="What dataset.path is relative to.  [default: MANIFEST's folder]"
