@@ -73,6 +73,7 @@ class Material:
     root: Path
     model: Mapping[str, Any]
     parameters: int
+    documents: int
 
     def document(self, **changes: Any) -> dict[str, Any]:
         """A manifest without evaluation and saves on the way; dotted changes are merged in."""
@@ -107,7 +108,7 @@ def material(root: Path, texts: Sequence[str], model: Mapping[str, Any]) -> Mate
     made = make(AutoConfig.for_model(known.pop("model_type"), **known, pad_token_id=tokenizer.pad_token_id))
     made.save_pretrained(root / "base")
     tokenizer.save_pretrained(root / "base")
-    return Material(root, model, sum(weights.numel() for weights in made.parameters()))
+    return Material(root, model, sum(weights.numel() for weights in made.parameters()), len(texts))
 
 
 def environment(root: Path, data: Path, document: Mapping[str, Any], attempt: int = 1) -> dict[str, str]:

@@ -115,7 +115,7 @@ def main(options: Options) -> int:
         data = stage.material(root / "data", stage.even(stage.docstrings(), 480), stage.config(256, 4, 2048))
         asked = {"max_steps": 10**4, "save_steps": EVERY, "logging_steps": 1, "max_seq_length": 64}
         document = data.document(hyperparameters={**asked, "per_device_train_batch_size": 2})
-        after = max(options.steps, EVERY + 2)
+        after = max(options.steps, EVERY) + EVERY // 2  # between two saves: stock can't go on from a half-written one
         for number in range(options.runs):
             ours.append(tollgate(root / f"tollgate-{number}", data, document, after))
             theirs.append(stock(root / f"stock-{number}", data, document, after))

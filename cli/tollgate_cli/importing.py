@@ -9,6 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tollgate.manifest.errors import show
 from tollgate.manifest.foreign.importing import Imported, Mapped, Unmapped, import_files
@@ -104,7 +105,8 @@ def _tell(found: Imported, output: Path, console: Console) -> None:
     for name in ("key", "became", "value"):
         table.add_column(name, overflow="fold")
     for one in found.mapped:
-        table.add_row(one.key, one.field, f"{show(one.value)}{f'  ({one.note})' if one.note else ''}")
+        value = f"{show(one.value)}{f'  ({one.note})' if one.note else ''}"
+        table.add_row(*map(Text, (one.key, one.field, value)))  # what is in brackets there is no markup
     console.print(table)
     for text in found.assumed:
         console.print(f"assumed: {text}", markup=False, highlight=False)

@@ -32,7 +32,7 @@ class Wishes:
         """As they are typed, to go on with the same document; a quick test is not gone on with."""
         words = [*(("--overlay", str(self.overlay)) if self.overlay else ())]
         words += [] if self.max_steps is None else ["--max-steps", str(self.max_steps)]
-        words += [] if self.learning_rate is None else ["--learning-rate", f"{self.learning_rate:g}"]
+        words += [] if self.learning_rate is None else ["--learning-rate", str(self.learning_rate)]
         return [*words, *(word for text in self.settings for word in ("--set", text))]
 
     def options(self) -> list[Override]:
@@ -43,7 +43,7 @@ class Wishes:
         )
         return [
             *(
-                Override(("hyperparameters", field), value, f"{flag} {value:g}")
+                Override(("hyperparameters", field), value, f"{flag} {value}")
                 for field, flag, value in flags
                 if value is not None
             ),

@@ -97,6 +97,8 @@ RENDEZVOUS_SERVICE = "tollgate-rendezvous"
 MAX_MANIFEST_BYTES = 32 * 1024
 MAX_NAME = 40
 MAX_LAST_WORDS = 4096
+MAX_REPLANS = 2
+"""How often memory that ran out is answered by a plan with half the micro-batch, before it is the user's to mend."""
 _ADVISORY = 60  # characters of why a metric is advisory, where there is no room for more
 
 

@@ -101,7 +101,8 @@ def owner(settings: NodeShape) -> Path | None:
 def make_link(settings: NodeShape) -> None:
     """The bridge between control plane and nodes; the host reaches pods and Services through the nodes (webhooks)."""
     run("ip", "link", "add", settings.bridge, "type", "bridge")
-    run("ip", "link", "set", settings.bridge, "alias", f"{_MADE_BY}{settings.state}"[:_ALIAS_BYTES])
+    if len((alias := f"{_MADE_BY}{settings.state}").encode()) <= _ALIAS_BYTES:  # half a path would name another folder
+        run("ip", "link", "set", settings.bridge, "alias", alias)
     run("ip", "addr", "add", f"{settings.host_ip}/24", "dev", settings.bridge)
     run("ip", "link", "set", settings.bridge, "up")
     for number in range(1, settings.nodes + 1):

@@ -61,11 +61,17 @@ def test_a_profile_counts_documents_also_where_they_share_rows() -> None:
     assert together.work.steps_per_epoch == pytest.approx(apart.work.steps_per_epoch, abs=2)
 
 
-@pytest.mark.parametrize("strategy", ["zero3", "fsdp2"])
-def test_where_packing_cannot_be_tried_auto_is_planned_without_it(strategy: str) -> None:
-    _, found = planned(processes=8, parallelism=strategy, hyperparameters={"packing": "auto"})
+def test_where_packing_cannot_be_tried_auto_is_planned_without_it() -> None:
+    _, found = planned(processes=8, parallelism="zero3", hyperparameters={"packing": "auto"})
     assert found.work.row_tokens is None
-    assert found.work.steps == planned(processes=8, parallelism=strategy)[1].work.steps
+    assert found.work.steps == planned(processes=8, parallelism="zero3")[1].work.steps
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero2", "fsdp2"])
+def test_where_packing_can_be_tried_auto_is_planned_packed(strategy: str) -> None:
+    _, found = planned(processes=8, parallelism=strategy, hyperparameters={"packing": "auto"})
+    assert found.work.row_tokens is not None
+    assert found.work.steps < planned(processes=8, parallelism=strategy)[1].work.steps
 
 
 def test_a_profile_never_chooses_shards_that_packing_cannot_be_tried_under() -> None:

@@ -21,7 +21,7 @@ from typing import TypeVar
 from tollgate.contract import CheckpointRef, ErrorWords, ExitCode, FailureReason, Files, LastWords, Outcome
 from tollgate_trainer import durable, stopwatch, words
 from tollgate_trainer.launcher import surroundings
-from tollgate_trainer.launcher.group import Group, Tail
+from tollgate_trainer.launcher.group import Group, Tail, descendants
 from tollgate_trainer.launcher.settings import Settings, SettingsError, parse
 from tollgate_trainer.launcher.watch import Action, Beside, Limits, Stop, Watch, decide, now
 from tollgate_trainer.lifecycle.lease import Fenced, Holder, Lease, LeaseRefused
@@ -29,6 +29,7 @@ from tollgate_trainer.lifecycle.lease import Fenced, Holder, Lease, LeaseRefused
 __all__ = ["main"]
 
 T = TypeVar("T")
+_UNBORN_PATIENCE = 5.0  # seconds after a SIGTERM for a torchrun that has started nobody
 _LAST_READS = 10.0  # seconds that reading outcomes and writing the result may take; a dead volume must not hold the pod
 
 
@@ -198,12 +199,18 @@ class Launch:
                 FailureReason.EXCEPTION, f"the command {s.command[0]} can't be started: {error}", type(error).__name__
             ) from error
         note, noted_at = self.note_use(closed=False), now()
+        unborn = surroundings.starts_workers(s.command)  # no process of the training has been seen yet
+        asked_at = 0.0
         while not group.reap():
+            unborn = unborn and not descendants(group.pid)
             action, self.stop = decide(self.limits, self.watch.asked, self.stop, now())
             if action is Action.KILL:
                 break
             if action is Action.TERMINATE:
                 group.terminate()
+                asked_at = now()
+            if unborn and self.stop is not None and now() >= asked_at + _UNBORN_PATIENCE:
+                break  # torchrun waits for the other nodes in a call that no signal ends, and nothing is to be saved
             if note.done and now() - noted_at >= stopwatch.INTERVAL:
                 note, noted_at = self.note_use(closed=False), now()
             self.watch.wait(self.pause())
@@ -215,6 +222,7 @@ class Launch:
             self.tail.text(),
             self.stop.reason if self.stop else None,
             killed=killed,
+            unborn=unborn,
             survivors=tuple(survivors),
         )
 
@@ -317,7 +325,7 @@ class Launch:
             self.within(self.write_report, None)
         if ended.survivors:
             tell(f"still alive after SIGKILL: {list(ended.survivors)}")
-        tell(f"{_sentence(said)} (exit {int(code)})")
+        tell(f"{words.sentence(said)} (exit {int(code)})")
         return int(code)
 
     def may_write_result(self) -> bool:
@@ -379,14 +387,6 @@ def _keeps_finished(result: Path, said: LastWords) -> bool:
     if present is None or present.outcome is not Outcome.COMPLETED:
         return False
     return bool(said.adopted) or said.outcome is not Outcome.COMPLETED
-
-
-def _sentence(said: LastWords) -> str:
-    where = f" at step {said.step} of {said.total_steps}" if said.step is not None and said.total_steps else ""
-    model = f", model {said.model.digest}" if said.model else ""
-    why = "" if said.outcome is Outcome.COMPLETED else f" ({said.reason})"
-    error = f": {said.error.message}" if said.error else ""
-    return f"{said.outcome.value}{why}{where}{model}{error}"
 
 
 if __name__ == "__main__":

@@ -112,7 +112,8 @@ def _failed(training: Training, error: BaseException) -> int:
     if reason is FailureReason.OUT_OF_MEMORY:
         from tollgate_trainer.lifecycle.memory import advice
 
-        cause = cause.model_copy(update={"message": f"{cause.message} ({advice(session)})"})
+        text, field = advice(session)
+        cause = cause.model_copy(update={"message": f"{cause.message} ({text})", "field": field})
         _note_memory(training, cause.message, doing)
     words = words.model_copy(update={"goodput_seconds": rounded(seconds), "error": cause})
     try:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tollgate.contract import Env, Files, LastWords, ModelRef, Outcome
 from tollgate.manifest.loader import LoadedManifest, load_canonical
@@ -29,9 +29,6 @@ from tollgate_trainer.models.source import model_source
 from tollgate_trainer.refusal import ManifestRefused
 from tollgate_trainer.track.choose import wanted
 from tollgate_trainer.track.following import PATIENCE_SECONDS, Follower
-
-if TYPE_CHECKING:
-    pass
 
 LEAVE_SECONDS = 5.0
 """Before somebody kills us, that a process needs to leave."""

@@ -45,14 +45,16 @@ class Ended:
     """How the processes ended, as the launcher saw it.
 
     returncode: of the command, negative for a signal, None when it was never started. stop: why somebody asked to stop,
-    None when nobody did. killed: the launcher sent SIGKILL. kernel_kills: how many processes the kernel killed for want
-    of memory meanwhile. survivors: pids that even SIGKILL did not end.
+    None when nobody did. killed: the launcher sent SIGKILL. unborn: torchrun had not started a process yet.
+    kernel_kills: how many processes the kernel killed for want of memory meanwhile. survivors: pids that even SIGKILL
+    did not end.
     """
 
     returncode: int | None
     output: str = ""
     stop: StopReason | None = None
     killed: bool = False
+    unborn: bool = False
     kernel_kills: int = 0
     survivors: tuple[int, ...] = ()
 
@@ -121,6 +123,8 @@ def _reason(left: LastWords, stop: StopReason) -> str:
 def _unfinished(ended: Ended) -> str:
     if ended.returncode is None:
         return "stopped before the command was started"
+    if ended.unborn:
+        return "stopped before any process of the training had started"
     if ended.killed:
         return "the processes did not leave within the grace period and were killed; what was saved before holds"
     return f"the processes left without an outcome after they were asked to stop ({_ending(ended.returncode)})"
@@ -238,3 +242,12 @@ def last_step(events: Path, since: datetime) -> dict[str, float]:
         names = ("step", "total_steps", "epoch", "loss")
         return {n: event[n] for n in names if isinstance(event.get(n), int | float)}
     return {}
+
+
+def sentence(said: LastWords) -> str:
+    """One line for people: how it ended, where, with which model, and why."""
+    where = f" at step {said.step} of {said.total_steps}" if said.step is not None and said.total_steps else ""
+    model = f", model {said.model.digest}" if said.model else ""
+    why = "" if said.outcome is Outcome.COMPLETED else f" ({said.reason})"
+    error = f": {said.error.message}" if said.error else ""
+    return f"{said.outcome.value}{why}{where}{model}{error}"

@@ -9,9 +9,10 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+from tollgate.manifest.combinations import impossible
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.planning.devices import Device, smaller_to_larger
-from tollgate.planning.epoch import NOT_TRIED, Arrange, Arrangement, Epoch, packs
+from tollgate.planning.epoch import Arrange, Arrangement, Epoch, packs
 from tollgate.planning.lengths import Lengths
 from tollgate.planning.memory import GIB, Held, Memory, Precision, Strategy, memory
 from tollgate.planning.profiles import CPU_MICRO_BATCH, MIN_STEPS_PER_EPOCH, PROFILES, Profile
@@ -254,9 +255,13 @@ def _strategies(manifest: TrainingManifest, facts: Facts) -> tuple[Strategy, ...
         return ("single",)
     if asked == "ddp" or not facts.device.gpu:
         return ("ddp",)
-    possible: tuple[Strategy, ...] = ("ddp", "zero2", "zero3")
-    packed = manifest.hyperparameters.packing is True  # which needs a trial that some strategies do not allow
-    return tuple(one for one in possible if not (packed and one in NOT_TRIED))
+    sharded: tuple[Strategy, ...] = ("zero2", "zero3")
+    return ("ddp", *(one for one in sharded if _allows(manifest, one)))
+
+
+def _allows(manifest: TrainingManifest, strategy: Strategy) -> bool:
+    """Whether a manifest could ask for it by name: what it may not say (combinations.py) is not planned either."""
+    return not impossible(manifest.model_copy(update={"parallelism": strategy}))
 
 
 def _largest_batch(manifest: TrainingManifest, facts: Facts, profile: Profile, candidate: Settings) -> Settings | None:
@@ -365,7 +370,7 @@ def _nearest(manifest: TrainingManifest, facts: Facts, settings: Settings, limit
             found.append(f"adapter.type: lora{shorter} with {last}")
     if facts.device.gpu:
         found.extend(_larger_device(manifest, facts, settings, limit))
-        for world in (2, 4, 8, 16, 32, 64) if manifest.hyperparameters.packing is not True else ():
+        for world in (2, 4, 8, 16, 32, 64) if _allows(manifest, "zero3") else ():
             wider = replace(facts, nodes=1, processes_per_node=world)
             if world > facts.world and fits(replace(smallest, strategy="zero3"), manifest, wider):
                 found.append(f"{world} GPUs with parallelism: zero3, {last}")

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.planning.memory import Strategy
 
-NOT_TRIED: tuple[Strategy, ...] = ("zero3", "fsdp2")
-"""Strategies under which a process never has the whole model, so that packing can't be tried on it and is not done."""
+NOT_TRIED: tuple[Strategy, ...] = ("zero3",)
+"""Strategies under which only the training puts the shards together, so that packing can't be tried before and is not
+done. The trainer asks this table, too.
+"""
 
 
 @dataclass(frozen=True, slots=True)

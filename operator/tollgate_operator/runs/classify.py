@@ -162,7 +162,7 @@ def _read(pod: PodFacts, words: LastWords | None) -> tuple[FailureClass, str, st
     if pod.disrupted:
         return FailureClass.DISRUPTION, pod.disruption_reason or "Disrupted", pod.disruption_message or pod.message
     if words is not None and words.outcome is Outcome.FAILED:
-        return _failed_class(words.reason), words.reason, _told(words)
+        return _failed_class(words), words.reason, _told(words)
     if pod.oom_killed:
         return (
             FailureClass.APPLICATION,
@@ -212,8 +212,10 @@ def _bare_exit(code: int) -> tuple[str, str]:
     return FailureReason.EXCEPTION.value, f"exit code {code} without last words; the pod's log says more"
 
 
-def _failed_class(reason: str) -> FailureClass:
-    return FailureClass.USER if reason in USER_FAILURES else FailureClass.APPLICATION
+def _failed_class(words: LastWords) -> FailureClass:
+    """An out-of-memory that names a field has no smaller plan left: the field is the user's to change."""
+    no_plan_left = words.reason == FailureReason.OUT_OF_MEMORY and words.error is not None and words.error.field
+    return FailureClass.USER if words.reason in USER_FAILURES or no_plan_left else FailureClass.APPLICATION
 
 
 def _stopped_class(reason: str) -> FailureClass:

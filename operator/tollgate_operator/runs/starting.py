@@ -10,7 +10,7 @@ from datetime import datetime
 
 from tollgate.api.quantities import Usd
 from tollgate.api.training_run import Attempt, ConditionType, Cost, Phase, TrainingRunStatus
-from tollgate.contract import Role, StopReason
+from tollgate.contract import MAX_REPLANS, Role, StopReason
 from tollgate.gates.verdict import metrics_asked, strictest_confidence
 from tollgate.limits.refusal import Refusal
 from tollgate.limits.stop import Reservation, can_resume, grace_for, reserve
@@ -104,7 +104,7 @@ def order_of(situation: Situation, attempt: Attempt, agreed: Terms) -> render.Or
         queue=situation.queue,
         take_over=takes_over(situation),
         fresh=spec.restart.fresh,
-        replans=min(count(situation.status).out_of_memory, 2),
+        replans=min(count(situation.status).out_of_memory, MAX_REPLANS),
         suites=tuple(wanted.suites) if evaluating else (),
         confidence=strictest_confidence(policy) if evaluating and policy is not None else None,
         gated=metrics_asked(policy) if evaluating and policy is not None else (),

@@ -36,7 +36,8 @@ def stop_attempt(
     told = situation.with_status(with_attempt(situation.status, attempt.model_copy(update=update)))
     message = f"stops attempt {attempt.number} at {moment(now)}: {noted.reason}"
     message += f" ({noted.message})" if noted.message else ""
-    if attempt.grace_seconds and isinstance(end_job(job, reason), StopJob):
+    trains = attempt.role == "train" and attempt.first_step_time is not None
+    if attempt.grace_seconds and trains and isinstance(end_job(job, reason), StopJob):
         message += f"; its pods have {format_duration(attempt.grace_seconds)} to save a checkpoint"
     return Decision(
         before=(end_job(job, reason),),

@@ -48,6 +48,19 @@ time.sleep(600)"""
     assert "were killed" in pod.error()
 
 
+def test_a_stop_before_torchrun_has_started_anybody_does_not_wait_for_the_grace(pod: Pod) -> None:
+    waits_for_other_nodes = """
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as in torchrun's wait for the other nodes, which no signal ends
+Path("waiting").write_text("yes")
+time.sleep(600)"""
+    process = pod.start(waits_for_other_nodes, "--nproc-per-node=2", **{Env.GRACE_SECONDS: "500"})
+    pod.wait_for_file("waiting")
+    process.terminate()
+    code, _, err = pod.finish(process)
+    assert code == 75, err
+    assert "before any process of the training had started" in pod.error()
+
+
 def test_nothing_lives_on_after_a_command_that_left_orphans_in_sessions_of_their_own(pod: Pod) -> None:
     code = pod.run(
         '''

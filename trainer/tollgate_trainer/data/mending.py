@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shlex import quote
 
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 SAID_ELSEWHERE = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "ai": "assistant"}
@@ -23,14 +24,16 @@ def encoding(file: Path, shown: str) -> str:
             line = data.count(b"\n", 0, error.start) + 1
             where = f" (line {line}: byte 0x{data[error.start]:02x}; often it is WINDOWS-1252, as Excel writes CSV)"
     new = file.with_name(f"{file.stem}-utf8{file.suffix}").name
-    return f"{shown} is not UTF-8{where}. Make it so: iconv -f {name} -t UTF-8 {file.name} > {new}"
+    return f"{shown} is not UTF-8{where}. Make it so: iconv -f {name} -t UTF-8 {quote(file.name)} > {quote(new)}"
 
 
-def json_fault(error: json.JSONDecodeError, text: str, one_line: bool) -> str:
+def json_fault(error: ValueError, text: str, one_line: bool) -> str:
     """What is wrong with a JSON text, where, and the mistake behind it if it is a usual one.
 
     Args: one_line: the text is a line of a file whose number is told already.
     """
+    if not isinstance(error, json.JSONDecodeError):
+        return str(error)  # a number of thousands of digits is JSON, and no number to Python
     where = f"column {error.colno}" if one_line else f"line {error.lineno}, column {error.colno}"
     before, here = text[: error.pos].rstrip(), text[error.pos : error.pos + 1]
     fix = ""

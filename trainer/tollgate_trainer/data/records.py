@@ -83,7 +83,7 @@ def _json(file: Path, shown: str, refuse: Refuse) -> Iterator[Record]:
         for number, line in itertools.chain((start, second), filled):
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError as error:
+            except ValueError as error:
                 fault = mending.json_fault(error, line, one_line=True)
                 refuse(DatasetRefused(f"{shown}:{number} is not JSON: {fault}", "dataset.path"))
                 continue
@@ -92,7 +92,7 @@ def _json(file: Path, shown: str, refuse: Refuse) -> Iterator[Record]:
     text = "\n".join(line for _, line in lines(file, shown))
     try:
         whole = json.loads(text)
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         fault = mending.json_fault(error, text, one_line=False)
         raise DatasetRefused(f"{shown} is not JSON: {fault}", "dataset.path") from error
     for index, record in enumerate(whole if isinstance(whole, list) else [whole]):

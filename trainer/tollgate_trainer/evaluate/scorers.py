@@ -167,6 +167,8 @@ def probabilities(model: Any, tokenizer: Any, device: Any, texts: Sequence[str])
     """Softmax over the labels, shape [texts, labels]; texts are cut at 512 tokens, or at what the model can hold."""
     import torch
 
+    from tollgate_trainer.tasks.inputs import forward
+
     places = getattr(model.config, "max_position_embeddings", None) or _LONGEST
     found = []
     with torch.inference_mode():
@@ -178,9 +180,8 @@ def probabilities(model: Any, tokenizer: Any, device: Any, texts: Sequence[str])
                 max_length=min(_LONGEST, places),
                 return_tensors="pt",
             )
-            logits = model(
-                input_ids=batch["input_ids"].to(device), attention_mask=batch["attention_mask"].to(device)
-            ).logits
+            given = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
+            logits = forward(model, given).logits
             found.append(torch.softmax(logits.double(), dim=-1).cpu().numpy())
     return np.concatenate(found) if found else np.zeros((0, model.config.num_labels))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from tollgate.contract import MAX_NAME, Env, ExitCode, Files, Role
+from tollgate.contract import MAX_NAME, MAX_REPLANS, Env, ExitCode, FailureReason, Files, LastWords, Role
 from tollgate.manifest import paths
 from tollgate.manifest.loader import LoadedManifest
 from tollgate_trainer.launcher.settings import TERMINATION_LOG
@@ -34,7 +34,9 @@ class LaptopError(click.ClickException):
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
-    """Where a run on this machine lies and who it is. `scratch` is a folder that goes away afterwards."""
+    """Where a run on this machine lies and who it is. `scratch` is a folder that goes away afterwards; replans: how
+    often memory ran out, each time the micro-batch is halved, as the operator has it.
+    """
 
     loaded: LoadedManifest
     run: str
@@ -46,6 +48,7 @@ class Workplace:
     scratch: Path
     debug: bool = False
     profile: bool = False
+    replans: int = 0
 
     @property
     def manifest_file(self) -> Path:
@@ -94,6 +97,7 @@ class Workplace:
                     Env.OUTPUT_ROOT: str(self.output),
                     Env.FRESH: "true" if self.fresh else "false",
                     Env.TAKE_OVER: "true" if self.fresh else "false",
+                    Env.REPLAN: str(self.replans),
                     TERMINATION_LOG: str(self.last_words),
                 }.items()
             }
@@ -163,15 +167,17 @@ def workplace(
             "another folder with --output, or take it over with --resume none once that run is gone"
         )
     known = holder is not None and not fresh
+    uid = holder.uid if known and holder is not None else f"{NAMESPACE}-{secrets.token_hex(8)}"
     place = Workplace(
         loaded=loaded,
         run=name,
-        uid=holder.uid if known and holder is not None else f"{NAMESPACE}-{secrets.token_hex(8)}",
+        uid=uid,
         attempt=_last_attempt(output, holder) + 1,
         fresh=fresh,
         dataset_root=dataset_root.absolute(),
         output=output,
         scratch=scratch,
+        replans=min(_out_of_memory(output, uid), MAX_REPLANS),
     )
     place.manifest_file.write_bytes(loaded.canonical)
     return place
@@ -185,6 +191,16 @@ def for_evaluation(place: Workplace) -> Workplace:
 def _last_attempt(output: Path, holder: lease.Holder | None) -> int:
     found = [int(m[1]) for path in (output / Files.OUTCOMES).glob("attempt-*") if (m := _ATTEMPT.match(path.name))]
     return max([0, *found, *([holder.attempt] if holder else [])])
+
+
+def _out_of_memory(output: Path, uid: str) -> int:
+    """How many attempts of this run ended for want of memory."""
+    found = set()
+    for path in (output / Files.OUTCOMES).glob("attempt-*/node-*-rank-*.json"):
+        words = LastWords.parse(path.read_text(encoding="utf-8"))
+        if words is not None and (words.uid, words.reason) == (uid, FailureReason.OUT_OF_MEMORY):
+            found.add(path.parent)
+    return len(found)
 
 
 def processes(loaded: LoadedManifest, asked: str | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from tollgate.contract import LastWords, Outcome, StopReason
 
-WHERE = ("output", "dataset_root", "name", "nproc", "usd_per_hour")
+WHERE = ("output", "dataset_root", "name", "nproc", "policy", "usd_per_hour")
 LIMITS = ("max_cost", "max_runtime")
 
 
@@ -21,4 +21,6 @@ def again(given: Mapping[str, object], wishes: Sequence[str], words: LastWords |
     names = WHERE if limited else (*WHERE, *LIMITS)
     typed = [(f"--{name.replace('_', '-')}", given.get(name)) for name in names]
     typed = [(flag, value) for flag, value in typed if not (elsewhere and flag == "--output")]
-    return [*(part for flag, value in typed if value is not None for part in (flag, str(value))), *wishes]
+    asked = given.get("evaluate")
+    evaluate = [] if asked is None else ["--evaluate" if asked else "--no-evaluate"]
+    return [*(part for flag, value in typed if value is not None for part in (flag, str(value))), *evaluate, *wishes]

@@ -64,6 +64,11 @@ def option(command: Sequence[str], name: str) -> str | None:
     return None
 
 
+def starts_workers(command: Sequence[str]) -> bool:
+    """Whether the command is torchrun, whose children train, or a program that trains by itself."""
+    return option(command, "nproc-per-node") is not None
+
+
 def processes_per_node(command: Sequence[str]) -> int:
     """Value of torchrun's --nproc-per-node, 1 when it is not said in digits."""
     value = option(command, "nproc-per-node") or "1"

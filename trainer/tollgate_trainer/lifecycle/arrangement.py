@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tollgate.manifest.training_manifest import TrainingManifest
+from tollgate.planning.epoch import NOT_TRIED
 from tollgate_trainer.data.order import Order, padded, permutation
 from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.lifecycle.sharding import Sharding
@@ -17,8 +18,6 @@ from tollgate_trainer.models.packing_probe import Probe, probe
 from tollgate_trainer.refusal import ModelRefused, OutputRefused
 
 FIELD = "hyperparameters.packing"
-PROBED = ("single", "ddp", "zero1", "zero2", "fsdp2")
-"""Strategies under which the model computes before the first step, from whole weights or from its shards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ def arrangement(
 
 
 def _probed(built: Built, device: torch.device, sharding: Sharding, length: int) -> Probe:
-    if sharding.strategy not in PROBED:
+    if sharding.strategy in NOT_TRIED:
         return Probe(None, 0.0, f"under {sharding.strategy} the model is in shards and can't be tried before it trains")
     model: Any = built.model
     if sharding.strategy != "fsdp2" and next(model.parameters()).device != device:

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from tollgate_trainer.lifecycle.goodput import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tollgate_trainer.lifecycle.loop import TrainingLoop
 
@@ -33,6 +33,28 @@ def why_not(asked: bool, device: torch.device, packed: bool) -> str | None:
             "hyperparameters.packing gives batches one shape"
         )
     return None
+
+
+def doubts(asked: bool, device: torch.device) -> list[str]:
+    """Why a resumed run may differ although nothing changed: which code a length gets depends on those before it."""
+    if asked and device.type != "cpu":
+        return ["a GPU's compiled code depends on the lengths that came before"]
+    return []
+
+
+def same_as_before(loop: TrainingLoop, before: Mapping[str, Any] | None) -> None:
+    """Note whether the steps are compiled, and whether those that are gone on from were: it changes the last bits.
+
+    Args: before: the topology of the checkpoint that is gone on from, None at a fresh start.
+    """
+    session = loop.session
+    if loop.compiled:
+        session.remember(topology={**session.state.topology, "compiled": True})
+    if before is not None and session.exact and bool(before.get("compiled")) is not loop.compiled:
+        session.exact = False
+        now, then = ("is", "was not") if loop.compiled else ("is not", "was")
+        message = f"the model {now} compiled here, and it {then} before: the run goes on, but not bit for bit"
+        session.say("warning", message=message)
 
 
 def compiled(loop: TrainingLoop, step: Callable[[], object]) -> None:

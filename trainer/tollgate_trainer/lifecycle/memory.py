@@ -5,21 +5,28 @@ from __future__ import annotations
 import resource
 from typing import Any
 
+from tollgate.contract import MAX_REPLANS
 from tollgate_trainer.lifecycle.session import Session
 
+FIELD = "hyperparameters.max_seq_length"
 
-def advice(session: Session | None) -> str:
-    """What will be done about it, or what the user can do when the micro-batch cannot become smaller."""
+
+def advice(session: Session | None) -> tuple[str, str | None]:
+    """(what will be done about it or what the user can do, the field to change when no smaller plan is left)."""
     topology = session.state.topology if session is not None else {}
     if session is None or "micro_batch" not in topology:
-        return "the model itself does not fit: use a profile with more memory, a smaller model or an adapter"
+        return "the model itself does not fit: use a profile with more memory, a smaller model or an adapter", None
     length = session.loaded.manifest.hyperparameters.max_seq_length
     held = f"{topology['micro_batch']} sequences of at most {length} tokens per process and pass"
-    if topology["micro_batch"] > 1:
-        return f"{held}; the next attempt halves them and accumulates twice as often, so a step sees the same samples"
+    halved = session.attempt.replan
+    if topology["micro_batch"] > 1 and halved < MAX_REPLANS:
+        text = f"{held}; the next attempt halves them and accumulates twice as often, so a step sees the same samples"
+        return text, None
+    why = f"they were halved {halved} times" if topology["micro_batch"] > 1 else "it cannot be halved"
     return (
-        f"{held}: it cannot be halved; lower hyperparameters.max_seq_length, set gradient_checkpointing: true, train "
-        "an adapter (adapter.type: lora), or use a profile with more memory"
+        f"{held}: {why}; lower {FIELD}, set gradient_checkpointing: true, train an adapter (adapter.type: lora), or "
+        "use a profile with more memory",
+        FIELD,
     )
 
 

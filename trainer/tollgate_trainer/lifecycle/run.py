@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, cast
 
@@ -72,6 +73,8 @@ class Run:
         self.remote = Keeping(session, uri) if uri is not None else None
         self.from_first = False
         """Whether only the first process loads the weights, and the others get their shards from it."""
+        self.before: Mapping[str, Any] | None = None
+        """The topology of the checkpoint that is gone on from."""
 
     def train(self) -> LastWords:
         """Everything from finding the newest checkpoint to the finished model."""
@@ -218,7 +221,7 @@ class Run:
             quiet.set_verbosity_error()
         quiet.disable_progress_bar()
         session, attempt = self.session, self.session.attempt
-        before = session.state.topology if resumed is not None else None
+        before = self.before = session.state.topology if resumed is not None else None
         model = self.sharding.shard(built.model, built.precision, self.from_first)  # it computes for packing's probe
         arranged = arrangement.arrangement(self.manifest, session, built, self.device, self.sharding, before)
         plan = plan_for(self.manifest, splits, batches, task, arranged)
@@ -274,14 +277,14 @@ class Run:
                 f"{built.base_digest}; restore that base or start fresh",
                 "model.base",
             )
+        then = {key: value for key, value in before.topology.items() if key != "compiled"}  # not known yet
         changed = [
-            f"{key}: {before.topology.get(key)} -> {value}"
-            for key, value in now.items()
-            if before.topology.get(key) != value
+            f"{key}: {then.get(key)} -> {now.get(key)}" for key in now | then if then.get(key) != now.get(key)
         ]
         if not now["deterministic"]:
             changed.append("reproducibility.deterministic is off")
         changed += quantised.doubts(self.manifest.model.quantization, self.device)
+        changed += compiling.doubts(self.manifest.hyperparameters.compile, self.device)
         session.exact = not changed
         session.say(
             "restore",
@@ -312,6 +315,7 @@ class Run:
         self._read_beside(loop, findings)
         if loop.compiled:
             compiling.compiled(loop, lambda: longest_step(loop, asked.gradient_checkpointing))
+        compiling.same_as_before(loop, self.before)
         loop.remove_callback(PrinterCallback)  # the events say it
         step_end = StepEnd(loop, lambda: session.goodput.switch(State.STEP))
         loop.add_callback(step_end)

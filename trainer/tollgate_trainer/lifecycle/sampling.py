@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tollgate_trainer.lifecycle.loop import TrainingLoop
 
 MAX_NEW_TOKENS = 48
+CANNOT = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, NotImplementedError)
+"""What models raise that can't generate; the training goes on without their samples."""
 PROMPT_SHARE = 3
 """Of a plain text the first third is the prompt."""
 _DRAW = 20250801
@@ -93,7 +95,7 @@ class Sampling:
         started = time.monotonic()
         try:
             texts = self._written(loop, model)
-        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, NotImplementedError) as error:
+        except CANNOT as error:
             self._asked = ()
             loop.session.say(
                 "warning",
@@ -144,7 +146,9 @@ class Sampling:
 
 
 def sampling_for(loop: TrainingLoop, count: int) -> Sampling | None:
-    """Samples of this run, None where there are none: another task, nothing held out, or not asked for."""
+    """Samples of this run, None where there are none: another task, nothing held out, no place for an answer, or not
+    asked for.
+    """
     session, held_out = loop.session, loop.plan.validation
     if not count or not isinstance(loop.task, CausalLM) or not len(held_out) or not session.attempt.leads:
         return None
@@ -157,4 +161,5 @@ def sampling_for(loop: TrainingLoop, count: int) -> Sampling | None:
     model: Any = loop.model
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     seed = session.loaded.manifest.reproducibility.seed
-    return Sampling(prompts(held_out, tokenizer, count, seed, positions), tokenizer)
+    asked = prompts(held_out, tokenizer, count, seed, positions)
+    return Sampling(asked, tokenizer) if asked else None

@@ -52,6 +52,7 @@ def model_pace(
     from transformers import AutoModel, AutoModelForCausalLM
 
     from tollgate_trainer.lifecycle.processes import fit_threads
+    from tollgate_trainer.tasks.inputs import forward
 
     fit_threads(shape.parameters)
     torch.manual_seed(1)
@@ -74,7 +75,7 @@ def model_pace(
         if causal:
             loss = model(input_ids=ids, labels=ids, use_cache=False).loss
         else:
-            loss = model(input_ids=ids).last_hidden_state.square().mean()
+            loss = forward(model, {"input_ids": ids}).last_hidden_state.square().mean()
         loss.backward()
         middle = time.perf_counter()
         if optimizer is not None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import torch
 
 from tollgate_trainer.lifecycle.held_out import measured
 from tollgate_trainer.lifecycle.loop import TrainingLoop
-from tollgate_trainer.lifecycle.sampling import MAX_NEW_TOKENS
+from tollgate_trainer.lifecycle.sampling import CANNOT, MAX_NEW_TOKENS
 
 REPEATS = 7
 PATIENCE = 1.0
@@ -33,7 +34,8 @@ def evaluation_seconds(loop: TrainingLoop) -> float:
         seconds = each * float(samples.lengths.sum()) / loop.session.attempt.world
         if loop.sampling is not None:
             token = torch.zeros((loop.sampling.count, 1), dtype=torch.long, device=loop.args.device)
-            seconds += MAX_NEW_TOKENS * _typical(lambda: model(input_ids=token), loop.args.device)
+            with suppress(*CANNOT):  # its first samples will tell why
+                seconds += MAX_NEW_TOKENS * _typical(lambda: model(input_ids=token), loop.args.device)
     return seconds
 
 

@@ -75,11 +75,11 @@ def show(folder: Path | None, pdf: str | None, quotes: bool | None, open_it: boo
         folder, pdf = Path(pdf), ""  # `--pdf FOLDER`: the folder was meant
     if folder is None:
         raise LaptopError("say which run: tollgate report FOLDER, such as runs/my-model")
+    subject.started(folder)
     if quotes and privacy.forbidden(folder):
         raise LaptopError(f"--quotes: the manifest of {folder} says report.quotes: false, so nothing was kept to quote")
     if quotes is not None:
         privacy.note(folder, quotes)
-    subject.started(folder)
     path = write(folder)
     click.echo(path)
     if pdf is not None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from tollgate.api.training_run import Attempt, AttemptOutcome, ConditionType, Failure, Phase
-from tollgate.contract import FailureClass, FailureReason, Role
+from tollgate.contract import MAX_REPLANS, FailureClass, FailureReason, Role
 from tollgate_operator.decision import Decision, EmitEvent
 from tollgate_operator.runs.counting import Counts, count
 from tollgate_operator.runs.situation import Situation
 from tollgate_operator.runs.status import Told, failed, tell
 from tollgate_operator.runs.waits import moment
 
-MAX_REPLANS = 2
 MAX_NON_FINITE = 1
 
 
