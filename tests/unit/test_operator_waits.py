@@ -105,6 +105,22 @@ async def test_pods_that_a_quota_forbids_are_named_after_half_a_minute() -> None
     assert "kubectl describe job counsel-lora-" in status.message
 
 
+async def test_pods_whose_events_were_lost_are_not_called_missing() -> None:
+    operator = Process(world(schedule_after=10_000))
+    take = operator._take
+
+    def without_pods(name: str, body: dict[str, Any], *, deleted: bool) -> bool:
+        return "/pods/" not in name and take(name, body, deleted=deleted)
+
+    operator._take = without_pods  # type: ignore[method-assign]
+    await operator.until(lambda s: bool(s.attempts))
+    for _ in range(60):
+        await operator.second()
+    assert list(operator.world.of("pods"))
+    assert "PodsNotMade" not in {one.reason for one in operator.status.conditions}
+    assert "PodsNotMade" not in operator.world.told
+
+
 async def test_the_pause_before_another_attempt_has_an_end_that_people_can_read() -> None:
     operator = Process(world())
     operator.world.endings["train", 1, 0] = {
@@ -123,6 +139,20 @@ async def test_a_run_that_rests_says_since_when_and_how_it_goes_on() -> None:
     assert "with a checkpoint of step " in status.message
     assert status.message.endswith("set spec.suspend to false to go on")
     assert status.progress is None or status.progress.estimated_completion is None
+
+
+async def test_a_stop_speaks_of_a_checkpoint_only_where_there_can_be_one() -> None:
+    operator = Process(world(total_steps=500))
+    await operator.until(lambda s: s.phase is Phase.RUNNING)
+    operator.world.change(RUN, {"spec": {"suspend": True}})
+    status = await operator.until(lambda s: s.phase is Phase.STOPPING)
+    assert "to save a checkpoint" in status.message
+    early = Process(world(schedule_after=10_000))
+    await early.until(lambda s: s.phase is Phase.PENDING and bool(list(early.world.of("pods"))))
+    early.world.change(RUN, {"spec": {"suspend": True}})
+    status = await early.until(lambda s: s.phase is Phase.STOPPING)
+    assert status.message.startswith("stops attempt 1 at ")
+    assert "checkpoint" not in status.message
 
 
 async def test_the_spend_is_shown_to_people_in_cents_and_unknown_is_never_zero() -> None:

@@ -35,7 +35,8 @@ class Hindrance:
     message: str
 
 
-HINDRANCES: Final = frozenset({"Unschedulable", "ImageNotPulled", "ContainerNotMade", "PodsNotMade"})
+PODS_NOT_MADE: Final = "PodsNotMade"
+HINDRANCES: Final = frozenset({"Unschedulable", "ImageNotPulled", "ContainerNotMade", PODS_NOT_MADE})
 """The reasons of a Hindrance."""
 
 
@@ -49,7 +50,7 @@ def hindrance(situation: Situation, attempt: Attempt, job: JobFacts, now: dateti
     pod = _first_waiting(situation, attempt)
     if pod is None:
         due = pods_due(situation, attempt, job)
-        return None if due is None or now < due else Hindrance("PodsNotMade", _pods_missing(situation, attempt, job))
+        return None if due is None or now < due else Hindrance(PODS_NOT_MADE, _pods_missing(situation, attempt, job))
     if not pod.node:
         return Hindrance("Unschedulable", _no_node(pod)) if pod.unschedulable else None
     said = f"({pod.waiting_reason}){': ' if pod.waiting_message else ''}{pod.waiting_message}"

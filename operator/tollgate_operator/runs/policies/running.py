@@ -7,7 +7,7 @@ from datetime import datetime
 from tollgate.api.meta import find_condition
 from tollgate.api.quantities import format_duration
 from tollgate.api.training_run import Attempt, ConditionType, Phase
-from tollgate_operator.decision import Decision, EmitEvent
+from tollgate_operator.decision import Decision, EmitEvent, Look
 from tollgate_operator.facts import JobFacts
 from tollgate_operator.runs.ledgering import next_lost_at
 from tollgate_operator.runs.observing import progress_of
@@ -18,6 +18,7 @@ from tollgate_operator.runs.status import Told, tell
 from tollgate_operator.runs.terms import evaluation_of
 from tollgate_operator.runs.waits import (
     HINDRANCES,
+    PODS_NOT_MADE,
     all_bound,
     all_started,
     hindrance,
@@ -37,6 +38,8 @@ def running(situation: Situation, now: datetime) -> Decision | None:
         return None
     phase, message = _going(situation, attempt, job, now)
     hindered = _hindered(situation, attempt, job, now)
+    if not situation.live and any(told.reason == PODS_NOT_MADE and _is_news(situation, told) for told in hindered):
+        return Decision(look=frozenset({Look.CHILDREN}))  # a store proves presence, never absence
     conditions = [*_conditions(situation, attempt, job), *hindered]
     events = tuple(EmitEvent("Warning", told.reason, told.message) for told in hindered if _is_news(situation, told))
     if phase is Phase.RUNNING and situation.status.phase is not Phase.RUNNING:
