@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from tollgate.contract import CheckpointRef, ErrorWords, FailureReason, LastWords, Outcome, StopReason
+from tollgate_cli.wishes import Wishes
 from tollgate_trainer.laptop.follow import sentence
 from tollgate_trainer.laptop.summary import Ending, show
 from tollgate_trainer.laptop.typed import again
@@ -22,6 +23,18 @@ def test_a_run_that_was_stopped_by_hand_goes_on_by_the_same_command() -> None:
     assert again(GIVEN, ["--set", "a.b=1"], None, elsewhere=False) == [
         "--dataset-root", "/data", "--name", "try 2", "--usd-per-hour", "2", "--max-cost", "1", "--set", "a.b=1",
     ]  # fmt: skip
+
+
+def test_what_happens_after_the_training_is_asked_for_again_too() -> None:
+    given = GIVEN | {"policy": Path("policy.yaml"), "evaluate": False, "max_cost": None}
+    assert again(given, [], None, elsewhere=False)[4:] == [
+        "--policy", "policy.yaml", "--usd-per-hour", "2", "--no-evaluate",
+    ]  # fmt: skip
+    assert again({"evaluate": True}, [], None, elsewhere=False) == ["--evaluate"]
+
+
+def test_a_learning_rate_is_typed_again_as_it_was_and_makes_the_same_manifest() -> None:
+    assert Wishes(learning_rate=1.23456789e-4).arguments() == ["--learning-rate", "0.000123456789"]
 
 
 def test_a_limit_that_stopped_a_run_is_not_typed_again() -> None:

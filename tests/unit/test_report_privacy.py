@@ -102,6 +102,12 @@ def test_a_comparison_quotes_nothing(tmp_path: Path) -> None:
     assert "zanzibar" not in done.output + written(b)
 
 
+def test_a_folder_that_holds_no_run_is_left_as_it_was(tmp_path: Path) -> None:
+    done = tollgate(tmp_path, "--no-quotes")
+    assert "holds no run" in str(done.exception) + done.output
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_the_manifest_forbids_can_not_be_asked_for(tmp_path: Path) -> None:
     done = tollgate(run(tmp_path, report={"quotes": False}), "--quotes")
     assert done.exit_code != 0
