@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -280,6 +281,18 @@ def test_the_command_writes_the_manifest_with_the_list_and_its_exit_code_tells(t
     assert json.loads(told.stdout)["digest"] == load_file(tmp_path / "m.yaml").digest
     assert run(str(FILES / "tracking.json"), "--to", "n.yaml").returncode == 64
     assert not (tmp_path / "n.yaml").exists()
+
+
+def test_brackets_in_a_value_are_told_as_they_stand(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"output_dir": "runs/[bold]/[/INST]"}))
+    command = [sys.executable, "-m", "tollgate_cli.main", "manifest", "import", "a.json", "--to", "m.yaml"]
+    environment = {**os.environ, "COLUMNS": "200"}
+    done = subprocess.run(
+        [*command, "--set", "dataset.path=d.jsonl"], cwd=tmp_path, env=environment, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "runs/[bold]/[/INST]" in done.stdout
 
 
 def test_axolotl_s_yaml_and_its_list_of_one_data_file() -> None:

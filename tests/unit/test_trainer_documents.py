@@ -161,6 +161,8 @@ def test_spelling_and_white_space_do_not_make_another_document() -> None:
         ("a.jsonl", b'{"messages": [{"role": "user", "content": null}]}', "messages[0]: the content is null"),
         ("a.jsonl", b'{"messages": [{"role": "user", "content": [{"text": "x"}]}]}', "is a list of parts"),
         ("a.jsonl", b"", "a.jsonl is an empty file"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "b", "n": ' + b"9" * 5000 + b"}\n", "a.jsonl:2 is not JSON: Exceeds"),
+        ("my file.csv", b"text\nM\xfcller\n", "iconv -f WINDOWS-1252 -t UTF-8 'my file.csv' > 'my file-utf8.csv'"),
     ],
 )
 def test_the_usual_mistakes_are_told_with_what_mends_them(
