@@ -5,6 +5,8 @@ from typing import Any, Literal
 import pytest
 
 from tollgate.manifest.combinations import impossible
+from tollgate.manifest.errors import ManifestError
+from tollgate.manifest.loader import load_document
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.parallelism import Batch, Layout, LayoutError, deepspeed_config, layout, strategy_for
 
@@ -111,3 +113,10 @@ def test_what_cant_work_together_is_refused_with_what_to_write(document: dict[st
 def test_offload_and_experts_with_shards_are_no_conflict(strategy: str, more: dict[str, Any]) -> None:
     document = {"name": "m", "dataset": {"path": "d"}, "parallelism": strategy, **more}
     assert impossible(TrainingManifest.model_validate(document)) == []
+
+
+def test_what_is_refused_for_two_reasons_alike_is_told_once() -> None:
+    document = {"name": "m", "dataset": {"path": "d"}, "task": "classification", "hyperparameters": {"packing": True}}
+    with pytest.raises(ManifestError) as refused:
+        load_document(document, "m.yaml")
+    assert [problem.field for problem in refused.value.problems] == ["hyperparameters.packing"]

@@ -40,14 +40,7 @@ def problems(manifest: TrainingManifest) -> Iterator[Problem]:
 
 
 def _with_a_head(manifest: TrainingManifest) -> Iterator[Problem]:
-    task, format, packing = manifest.task, manifest.dataset.format, manifest.hyperparameters.packing
-    if packing is not False:
-        yield Problem(
-            "hyperparameters.packing",
-            packing,
-            f"documents of task: {task} can't share a sequence, each has an output of its own",
-            "Write `packing: false`, or remove it.",
-        )
+    task, format = manifest.task, manifest.dataset.format
     if format not in ("auto", *_FORMATS[task]):
         yield Problem(
             "dataset.format",
