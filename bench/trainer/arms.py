@@ -23,9 +23,8 @@ from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, Trainer, 
 from tollgate.contract import Env
 from tollgate.manifest.loader import load_canonical
 from tollgate_trainer.data import load_documents
-from tollgate_trainer.data.order import Order
+from tollgate_trainer.data.order import PAD_MULTIPLE, Order
 from tollgate_trainer.data.splits import tokenise_documents
-from tollgate_trainer.lifecycle.feeding import PAD_MULTIPLE
 from tollgate_trainer.lifecycle.loop import TrainingLoop
 from tollgate_trainer.main import main as tollgate_main
 from tollgate_trainer.models import tokenizer as tokenizers

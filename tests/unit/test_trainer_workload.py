@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tollgate_trainer.data.order import Order
-from tollgate_trainer.lifecycle.feeding import PAD_MULTIPLE
+from tollgate_trainer.data.order import PAD_MULTIPLE, Order
 from tollgate_trainer.plan.workload import Workload
 
 LENGTHS = np.random.Generator(np.random.PCG64(3)).integers(3, 90, 61)

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from tollgate_trainer.data.order import Order
+from tollgate_trainer.data.order import PAD_MULTIPLE, Order
 from tollgate_trainer.data.tokens import IGNORED, Sample
 from tollgate_trainer.tasks.protocol import Batch, Task
 from tollgate_trainer.tasks.samples import SampleSet
 
-PAD_MULTIPLE = 8
 REAL = "real_tokens"
 """Of a packed batch: 1 where a token is a document's. For our own figures; the model is not given it."""
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tollgate_trainer.data.order import Order
-from tollgate_trainer.lifecycle.feeding import PAD_MULTIPLE
+from tollgate_trainer.data.order import PAD_MULTIPLE, Order
 
 
 class Workload:

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from tollgate.manifest.training_manifest import TrainingManifest
+from tollgate_trainer.data.order import PAD_MULTIPLE
 from tollgate_trainer.data.splits import Documents, tokenise_documents
 from tollgate_trainer.data.tokens import IGNORED, Sample
 from tollgate_trainer.lifecycle.state import Mode
@@ -20,8 +21,6 @@ from tollgate_trainer.tasks.samples import SampleSet, SampleSplits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-PAD_MULTIPLE = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tollgate_trainer.data.order import PAD_MULTIPLE
 from tollgate_trainer.tasks.protocol import Batch
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-PAD_MULTIPLE = 8
 TARGETS = ("labels", "label_weights", "start_positions", "end_positions")
 """The parts of a batch that are what should come out."""
 
