@@ -13,7 +13,7 @@ import select
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -89,9 +89,7 @@ class Launch:
             ended = words.Ended(None, stop=self.stop.reason)
         kills = surroundings.kernel_kills()
         if kills is not None and kills_before is not None:
-            ended = words.Ended(
-                ended.returncode, ended.output, ended.stop, ended.killed, kills - kills_before, ended.survivors
-            )
+            ended = replace(ended, kernel_kills=kills - kills_before)
         return self.leave(self.last_words(ended), ended)
 
     # --- before the command ------------------------------------------------------------------------------------------
