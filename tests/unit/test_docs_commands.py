@@ -13,6 +13,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from pydantic import BaseModel
 
 import docs_pages
 from tollgate.api.compute_profile import ComputeProfileSpec
@@ -166,7 +167,11 @@ def documents() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 FIELDS = frozenset(TrainingManifest.model_fields)
-SPECS = {"ComputeProfile": ComputeProfileSpec, "PromotionPolicy": PromotionPolicySpec, "TrainingRun": TrainingRunSpec}
+SPECS: dict[str, type[BaseModel]] = {
+    "ComputeProfile": ComputeProfileSpec,
+    "PromotionPolicy": PromotionPolicySpec,
+    "TrainingRun": TrainingRunSpec,
+}
 PIECES = {place: document for place, document in documents() if document.keys() <= FIELDS}
 OBJECTS = {place: document for place, document in documents() if document.get("kind") in SPECS and "spec" in document}
 
