@@ -49,7 +49,8 @@ GATE_FAILED, GATE_INCONCLUSIVE = 1, 3  # 2 is what a shell's user gets for a mis
         "tollgate run manifest.yaml --quick-test",
         "tollgate run manifest.yaml --usd-per-hour 2.50 --max-cost 10",
         then="Ctrl-C stops after the step under way and saves a checkpoint; the same command goes on from there. "
-        f"{LAYERS} Exit codes: 0 trained to the end, 2 wrong usage, 64 something to mend, 70 failed, 75 stopped.",
+        f"{LAYERS} Exit codes: 0 trained to the end, 2 wrong usage, 64 something to mend, 70 failed, 75 stopped, 130 "
+        "interrupted between two parts, 137 killed.",
     )
 )
 @options.of_a_run

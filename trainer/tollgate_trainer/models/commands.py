@@ -121,9 +121,9 @@ def verify(where: Path, form: str) -> int:
 def merge(where: Path, target: Path, dataset_root: Path | None, form: str) -> int:
     """Write adapter and base as one model.
 
-    It is of safetensors; one of the base's files is in memory at a time. A mixture of LoRA experts cannot be merged. An
-    adapter that was trained on a quantised base is merged into the base as it lies on the disk, which is not quite what
-    it was trained on; evaluate the merged model.
+    One of the base's files is in memory at a time. A mixture of LoRA experts cannot be merged. An adapter that was
+    trained on a quantised base is merged into the base as it lies on the disk, which is not quite what it was trained
+    on; evaluate the merged model.
     """
     from tollgate_trainer.models.merging import merge as merged
 
