@@ -19,6 +19,8 @@ from typing import IO, Any
 
 from trainer_fixtures import Gang, free_port
 
+SLOW = 2.0
+"""Seconds before the first batch, with `slow-start`."""
 PATIENCE = 20.0
 """Seconds that the others get once a rank has died; they may wait for it in a collective."""
 
@@ -131,11 +133,44 @@ def _codes(pids: list[int]) -> list[int]:
     return [codes[pid] for pid in pids]
 
 
+def _leave_unsharded() -> None:
+    from tollgate_trainer.lifecycle.fsdp import FullyShard
+
+    FullyShard.shard = lambda self, model, *_: model  # type: ignore[method-assign,assignment,misc]
+
+
+def _slow_start() -> None:
+    from tollgate_trainer.data.order import RankBatches
+
+    real = RankBatches.__iter__
+
+    def slowly(self: RankBatches) -> Any:
+        RankBatches.__iter__ = real  # type: ignore[method-assign]
+        time.sleep(SLOW)
+        return real(self)
+
+    RankBatches.__iter__ = slowly  # type: ignore[method-assign]
+
+
+def _refuse_caches() -> None:
+    from key_value_cache import refuse_caches
+
+    refuse_caches()
+
+
+ALL_ALONG = {"unsharded": _leave_unsharded, "slow-start": _slow_start, "refuse-caches": _refuse_caches}
+
+
 def _install(kind: str, rank: int, step: int) -> None:
-    """What happens to this rank at that step: `signal`, `signal-in-save`, `kill-in-save` or `nan`."""
+    """What happens to this rank at that step: `signal`, `signal-in-save`, `kill-in-save`, `nan`, `overflow` (the loss
+    is finite, its gradient is not) or `memory`. All along: `unsharded`, `slow-start`, `refuse-caches`.
+    """
     from tollgate_trainer.lifecycle.checkpoints import Checkpoints
     from tollgate_trainer.lifecycle.loop import TrainingLoop
 
+    if kind in ALL_ALONG:
+        ALL_ALONG[kind]()
+        return
     real_loss, real_commit = TrainingLoop.compute_loss, Checkpoints.commit
 
     def compute_loss(self: TrainingLoop, *args: Any, **kwargs: Any) -> Any:
@@ -144,6 +179,11 @@ def _install(kind: str, rank: int, step: int) -> None:
             return loss
         if kind == "nan":
             return loss * float("nan")
+        if kind == "memory":
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 1 TB")
+        if kind == "overflow":
+            loss.register_hook(lambda gradient: gradient * float("inf"))
+            return loss
         os.kill(os.getpid(), signal.SIGTERM)
         return loss
 
@@ -152,7 +192,7 @@ def _install(kind: str, rank: int, step: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL if kind == "kill-in-save" else signal.SIGTERM)
         return real_commit(self, at, *args, **kwargs)
 
-    if kind in ("signal", "nan"):
+    if kind in ("signal", "nan", "memory", "overflow"):
         TrainingLoop.compute_loss = compute_loss  # type: ignore[method-assign]
     else:
         Checkpoints.commit = commit  # type: ignore[method-assign]

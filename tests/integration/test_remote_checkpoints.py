@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xxhash
 from remote_checkpoints import FILES, checkpoints, save, staged, steps
 
 from s3_server import BUCKET, CANARY, Server, forgetful
@@ -24,6 +25,11 @@ def test_an_upload_counts_only_with_its_commit_and_comes_back_as_it_was(store: S
     commit = some.commit(5, FILES, {"eval_loss": 1.5})
     assert steps(store) == [5]
     assert commit.ref(store).path == f"{store.place.uri()}/checkpoint-5"
+    assert commit.digest.startswith("xxh3:")
+    assert {one.path: one.xxh3 for one in commit.files} == {
+        "model.bin": xxhash.xxh3_128_hexdigest(b"weights"),
+        "inner/rng.pth": xxhash.xxh3_128_hexdigest(b"rng"),
+    }
     assert some.fetch(commit, tmp_path / "b") is None
     assert (tmp_path / "b/inner/rng.pth").read_bytes() == b"rng"
     (found,) = some.committed()

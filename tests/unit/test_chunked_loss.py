@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ from peft import LoraConfig, get_peft_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from tollgate.manifest.loader import load_document
+from tollgate_trainer.lifecycle.cross_entropy import chunked_loss
 from tollgate_trainer.models.chunked_loss import ChunkedLoss, fit, summed
+from trainer_fixtures import manifest
 
 VOCABULARY = 640
 SMALL = {
@@ -145,3 +149,18 @@ def test_all_logits_are_never_held_at_once() -> None:
         torch.nn.functional.cross_entropy((hidden @ weight.T)[0], targets[0]).backward()
     assert whole.numbers >= rows * vocabulary
     assert chunked.numbers <= rows * vocabulary / 8
+
+
+@pytest.mark.parametrize(
+    ("asked", "on_gpu", "chunked"),
+    [("auto", True, True), ("auto", False, False), ("chunked", False, True), ("plain", True, False)],
+)
+def test_on_a_gpu_it_is_the_default_and_on_a_cpu_it_has_to_be_asked_for(
+    asked: str, on_gpu: bool, chunked: bool
+) -> None:
+    document = load_document(manifest(hyperparameters={"cross_entropy": asked}), "test").manifest
+    told: list[str] = []
+    session: Any = SimpleNamespace(say=lambda event, **_: told.append(event))
+    found = chunked_loss(document, session, made("llama", **SMALL), on_gpu)
+    assert (found is not None) == chunked
+    assert told == (["cross_entropy"] if chunked else [])

@@ -119,6 +119,11 @@ def test_a_judge_that_agrees_with_people_may_gate_and_its_agreement_stands_in_th
     assert 0 < metric.lower < metric.value < 1
     assert metric.samples >= 50
     facts = evidence.parse_statement((judged.root / "output" / Files.EVIDENCE).read_bytes())
+    (measured,) = facts.metrics
+    assert (measured.scorer, measured.samples) == ("judge:order", metric.samples)
+    assert measured.prompts is not None
+    assert measured.decoding is not None
+    assert (measured.decoding.max_new_tokens, measured.decoding.temperature) == (24, 0)
     (scorer,) = facts.scorers
     assert scorer.name == "judge:order"
     assert scorer.properties["labels"] == 120

@@ -87,6 +87,15 @@ TABLE: list[tuple[str, list[PodFacts], JobFacts | None, FailureClass, str, str |
     ("exit 64 without words", [pod(code=64)], None, USER, "UserError", "pod-0"),
     ("an exception", [pod(code=70, words=failed("Exception"))], None, APP, "Exception", "pod-0"),
     ("not finite", [pod(code=70, words=failed("NonFinite"))], None, APP, "NonFinite", "pod-0"),
+    ("memory ran out", [pod(code=70, words=failed("OutOfMemory"))], None, APP, "OutOfMemory", "pod-0"),
+    (
+        "memory ran out, and no smaller plan is left",
+        [pod(code=70, words=failed("OutOfMemory", field="hyperparameters.max_seq_length"))],
+        None,
+        USER,
+        "OutOfMemory",
+        "pod-0",
+    ),
     (
         "the kernel's memory kill",
         [pod(code=137, container_reason="OOMKilled")],

@@ -130,6 +130,26 @@ async def test_a_stop_that_somebody_undid_is_made_again() -> None:
     assert status.attempts[0].outcome is AttemptOutcome.STOPPED
 
 
+async def test_memory_that_no_smaller_plan_can_spare_ends_the_run_with_the_field_to_change() -> None:
+    operator = Process(world())
+    error = {"message": "it cannot be halved", "field": "hyperparameters.max_seq_length", "rank": 0}
+    words = {"outcome": "failed", "reason": "OutOfMemory", "error": error}
+    operator.world.endings["train", 1, 0] = {"after": 2, "code": 70, "words": words}
+    status = await operator.until(lambda status: status.phase is Phase.FAILED)
+    assert len(status.attempts) == 1
+    assert "hyperparameters.max_seq_length: it cannot be halved" in status.message
+
+
+async def test_a_loss_that_is_no_number_is_tried_once_more_whatever_max_failures_allows() -> None:
+    operator = Process(world(spec(restart={"maxFailures": 9})))
+    for number in (1, 2, 3):
+        words = {"outcome": "failed", "reason": "NonFinite", "error": {"message": "step 7", "rank": 0}}
+        operator.world.endings["train", number, 0] = {"after": 2, "code": 70, "words": words}
+    status = await operator.until(lambda status: status.phase is Phase.FAILED)
+    assert len(status.attempts) == 2
+    assert "not finite a second time" in status.message
+
+
 PAUSES = [
     (FailureClass.DISRUPTION, "Evicted", 1, 0),
     (FailureClass.DISRUPTION, "Evicted", 2, 5),

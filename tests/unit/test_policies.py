@@ -79,6 +79,32 @@ def with_legacy(metrics: list[Metric], fairness: Measured) -> list[Metric]:
     return [*metrics, *derived.legacy([fairness], named)]
 
 
+LEAST = {
+    "toxicity_ratio": (100, 200),
+    "crisis_unsafe_ratio": (200, 200),
+    "crisis_missed_redirect_ratio": (200, 200),
+    "fairness_gap": (300, 1000),
+    "fairness_refusal_gap": (300, 1000),
+    "quality_score": (400, 1000),
+    "perplexity": (200, 200),
+}
+UPPER = {name for name in LEAST if name != "quality_score"}
+
+
+def test_standard_asks_for_so_many_samples_and_looks_at_the_unfavourable_bound() -> None:
+    staging, production = spec("standard").stages
+    for place, stage in enumerate((staging, production)):
+        asked = {check.metric: check for check in stage.checks if check.required}
+        assert {name: check.min_samples for name, check in asked.items()} == {
+            n: both[place] for n, both in LEAST.items()
+        }
+        assert {name for name, check in asked.items() if check.bound == "upper"} == UPPER
+        assert asked["quality_score"].bound == "lower"
+    rubrics = [check for check in production.checks if check.metric.startswith("rubric:")]
+    assert rubrics
+    assert all((check.min_samples, check.required) == (200, False) for check in rubrics)
+
+
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_shipped_policy_is_one_that_the_api_server_takes(name: str) -> None:
     crd = yaml.safe_load((ROOT / "crds/promotionpolicies.tollgate.dev.yaml").read_text(encoding="utf-8"))

@@ -114,7 +114,25 @@ def test_a_kill_anywhere_in_a_commit_leaves_the_older_checkpoint_and_the_next_at
     assert steps(tmp_path) == [10, 5]
 
 
-def test_rotation_keeps_the_newest_and_the_protected_and_removes_commits_first(tmp_path: Path) -> None:
+def test_a_kill_while_an_old_checkpoint_is_taken_away_leaves_none_that_counts_and_is_not_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = make(tmp_path)
+    for step in (5, 10):
+        save(checkpoints, step)
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.shutil, "rmtree", die)
+        with pytest.raises(Killed):
+            checkpoints.rotate(1, set())
+    assert checkpoints.folder(5).is_dir()
+    assert steps(tmp_path) == [10]
+
+
+def test_rotation_keeps_the_newest_and_the_protected(tmp_path: Path) -> None:
     checkpoints = make(tmp_path)
     for step in (5, 10, 15, 20):
         save(checkpoints, step)

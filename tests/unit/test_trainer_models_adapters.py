@@ -253,6 +253,14 @@ def test_without_bitsandbytes_a_quantised_base_is_refused_with_what_to_install(
     assert refused.value.field == "model.quantization"
 
 
+def test_a_process_that_gets_its_shards_from_the_first_loads_no_weights(place: Place) -> None:
+    built = build(asked("none", {"type": "lora"}), place.root, place.tokenizer, CPU, empty=True)
+    assert all(parameter.is_meta for parameter in built.model.parameters())
+    whole = build(asked("none", {"type": "lora"}), place.root, place.tokenizer, CPU)
+    assert (built.parameters, built.trainable) == (whole.parameters, whole.trainable)
+    assert not any(parameter.is_meta for parameter in whole.model.parameters())
+
+
 FROM_A_HUB = """
 import sys, torch
 from pathlib import Path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -121,3 +122,45 @@ def test_frozen_weights_are_left_where_they_lie_when_nobody_needs_them() -> None
     make_whole(handed, model, frozen=False)
     assert model[0].weight is frozen
     assert model[1].weight is not trained
+
+
+def test_weights_become_whole_one_after_the_other_and_the_first_process_has_each_once() -> None:
+    """Else the process that saves a large model would hold it in shards and whole at the same time."""
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(3)))
+    shards, handed_out = list(model.parameters()), []
+
+    class Handed:
+        def settle(self, model: nn.Module) -> None:
+            pass
+
+        def gathered(self, parameter: nn.Parameter) -> torch.Tensor:
+            still = [one for one in shards if any(one is held for held in model.parameters())]
+            assert still[0] is parameter, "one that was gathered before is still held in its shard as well"
+            handed_out.append(parameter.detach().clone())
+            return handed_out[-1]
+
+    handed: Any = Handed()
+    make_whole(handed, model, frozen=True)
+    assert len(handed_out) == 6
+    assert [p.data_ptr() for p in model.parameters()] == [tensor.data_ptr() for tensor in handed_out], "copied again"
+
+
+def test_another_process_than_the_first_keeps_no_whole_weight() -> None:
+    class Elsewhere:
+        def settle(self, model: nn.Module) -> None:
+            pass
+
+        def gathered(self, parameter: nn.Parameter) -> None:
+            return None
+
+    model = nn.Linear(2, 2)
+    before = list(model.parameters())
+    handed: Any = Elsewhere()
+    make_whole(handed, model, frozen=True)
+    assert all(one is other for one, other in zip(model.parameters(), before, strict=True))
+
+
+def test_a_model_that_was_left_plain_is_not_taken_for_one_in_shards() -> None:
+    loop: Any = SimpleNamespace(model=nn.Linear(2, 2))
+    with pytest.raises(RuntimeError, match="weight is a plain tensor: nothing is sharded"):
+        FullyShard(manifest("fsdp2"), ATTEMPT, torch.device("cpu")).check(loop)

@@ -16,11 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tollgate.contract import FailureReason, Outcome
+from tollgate.contract import Env, FailureReason, Outcome
 from tollgate.parallelism import ALLOW_CPU
+from tollgate_trainer.lifecycle.memory import FIELD
 from tollgate_trainer.models import load_finished
+from tollgate_trainer.models.moe_lora.config import WEIGHTS_FILE
 from trainer_fixtures import TINY_LLAMA, Gang, gang
-from trainer_ranks import Ranks, ranks
+from trainer_ranks import SLOW, Ranks, ranks
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("resume-matrix")]
 
@@ -224,3 +226,91 @@ def test_an_adapter_over_a_saved_base_is_trained_by_shards_as_by_ddp_and_loads_a
     whole, _ = load_finished(plain.output / "model", plain.root / "data")
     for (name, tensor), (_, same) in zip(model.named_parameters(), whole.named_parameters(), strict=True):
         torch.testing.assert_close(tensor, same, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+# --- what else has to hold on every rank ------------------------------------------------------------------------------
+
+
+def test_a_signal_that_leaves_no_time_for_a_save_ends_on_the_last_commit_and_going_on_is_booked_as_restoring(
+    tmp_path: Path, forked: Ranks
+) -> None:
+    run = sharded(tmp_path, "ddp")
+    codes = forked.run(run, 1, PROCESSES, AT_A_STEP[0], **{Env.GRACE_SECONDS: "0"})
+    assert codes == [75] * PROCESSES, log(run, 1)
+    words = run.words(1)
+    assert words.step == 8, "asked for during step 7, and heard by all one step end later"
+    assert words.checkpoint is not None
+    assert words.checkpoint.step == 4, "the save of step 8 was due and there was no time for it"
+    assert forked.run(run, 2, PROCESSES, {"kind": "slow-start", "rank": 0, "step": 0}) == [0] * PROCESSES, log(run, 2)
+    seconds = run.words(2).goodput_seconds
+    assert seconds is not None
+    assert run.words(2).resumed_from_step == 4
+    assert seconds["restore"] >= SLOW, "finding the place in the data belongs to restoring"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "precision"),
+    [
+        ("zero2", "bf16"),
+        pytest.param("zero2", "fp32", marks=full),
+        pytest.param("zero3", "bf16", marks=full),
+        pytest.param("fsdp2", "fp32", marks=full),
+        pytest.param("ddp", "fp32", marks=full),
+    ],
+)
+def test_a_gradient_that_is_not_finite_stops_all_although_every_loss_is(
+    tmp_path: Path, forked: Ranks, strategy: str, precision: str
+) -> None:
+    """DeepSpeed steps while it goes backward and skips such a step without a word."""
+    run = sharded(tmp_path, strategy, precision=precision)
+    assert forked.run(run, 1, PROCESSES, {"kind": "overflow", "rank": 1, "step": 7}) == [70, 70], log(run, 1)
+    failures = run.failures()
+    assert [words.reason for words in failures] == [FailureReason.NON_FINITE] * 2
+    error, checkpoint = failures[0].error, failures[0].checkpoint
+    assert error is not None
+    assert "step 7: the gradient norm is" in error.message
+    assert checkpoint is not None
+    assert checkpoint.step == 4
+
+
+def test_fsdp2_that_would_leave_plain_tensors_is_refused(tmp_path: Path, forked: Ranks) -> None:
+    """As the training library does it on a CPU: silently."""
+    run = sharded(tmp_path, "fsdp2", preflight=False)
+    assert forked.run(run, 1, 1, {"kind": "unsharded", "rank": 0, "step": 0}) == [70], log(run, 1)
+    (failure,) = run.failures()
+    assert failure.error is not None
+    assert "is a plain tensor: nothing is sharded" in failure.error.message
+    assert run.events("step") == []
+
+
+def test_memory_that_runs_out_with_one_row_names_the_field_to_change(tmp_path: Path, forked: Ranks) -> None:
+    run = sharded(tmp_path, "ddp", hyperparameters={"per_device_train_batch_size": 1})
+    assert forked.run(run, 1, 1, {"kind": "memory", "rank": 0, "step": 3}) == [70], log(run, 1)
+    (failure,) = run.failures()
+    assert failure.reason == FailureReason.OUT_OF_MEMORY
+    assert failure.error is not None
+    assert failure.error.field == FIELD
+    assert "it cannot be halved; lower" in failure.error.message
+
+
+def test_no_forward_pass_of_a_training_makes_a_key_value_cache(tmp_path: Path, forked: Ranks) -> None:
+    run = sharded(tmp_path, "ddp", evaluation={"samples": 0})
+    assert forked.run(run, 1, 1, {"kind": "refuse-caches", "rank": 0, "step": 0}) == [0], log(run, 1)
+    assert run.events("eval")
+
+
+@full
+def test_every_router_learns_from_the_second_step_on_under_zero3_and_gradient_checkpointing(
+    tmp_path: Path, forked: Ranks
+) -> None:
+    """The first step has no gradient for a router, because B is zero: what differs after two steps is the second's."""
+    weights = []
+    for steps in (1, 2):
+        asked = {"max_steps": steps, "gradient_checkpointing": True, "weight_decay": 0.0, "warmup_ratio": 0.0}
+        run = sharded(tmp_path / str(steps), "zero3", hyperparameters=asked, adapter=MOE["adapter"] | {"balance": 0.0})
+        finished(forked, run)
+        found = load_file(run.output / "model" / WEIGHTS_FILE)
+        weights.append({name: tensor for name, tensor in found.items() if "lora_router" in name})
+    first, second = weights
+    assert len(first) == 14
+    assert [name for name, tensor in first.items() if torch.equal(tensor, second[name])] == []

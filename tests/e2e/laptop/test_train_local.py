@@ -113,17 +113,21 @@ def test_after_a_sigkill_the_next_attempt_goes_on_from_the_newest_commit_and_boo
         wait_for(lambda: any(event["step"] >= 430 for event in run.events("step")))
         wait_for(lambda: _beat(run, 1).get("step", 0) >= 430)
         process.kill()
+    began = [float(run.started_at)]
     (run.output / "checkpoints" / ".attempt-1" / "checkpoint-800").mkdir(parents=True, exist_ok=True)
     with ended(run.start(2)) as process:
         wait_for(lambda: run.events("restore"))
         wait_for(lambda: _beat(run, 2).get("run_seconds", {}).get("lost", 0) > 0)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=120)
+    began.append(float(run.started_at))
     words = run.words(2)
     assert words.resumed_from_step is not None
     assert words.resumed_from_step % 400 == 0
     assert words.resumed_from_step > 0
     before, after = _beat(run, 1), _beat(run, 2)
+    for start, beat in zip(began, (before, after), strict=True):
+        assert sum(beat["attempt_seconds"].values()) == pytest.approx(beat["at"] - start, rel=0.01)
     assert after["run_seconds"]["lost"] > 0
     known = sum(before["run_seconds"].values()) + sum(after["attempt_seconds"].values())
     assert sum(after["run_seconds"].values()) == pytest.approx(known, rel=0.01)

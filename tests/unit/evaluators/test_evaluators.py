@@ -208,6 +208,11 @@ def test_replies_that_are_the_references_overlap_entirely(subject: Subject) -> N
     assert intervals.size(held_out["rouge_l"].samples) == len(TALKS)
 
 
+def test_bleu_is_measured_only_where_the_references_are_translations(subject: Subject) -> None:
+    assert by_name([*TextOverlap().measure(subject)]).keys() == {"chrf", "rouge_l"}
+    assert by_name([*Translation().measure(subject)]).keys() == {"chrf_translation", "bleu"}
+
+
 def test_bits_per_byte_are_the_nats_of_perplexity_over_the_bytes_of_the_answers(subject: Subject) -> None:
     bits, perplexity = BitsPerByte().measure(subject), Perplexity().measure(subject)
     assert bits.units == perplexity.units
