@@ -77,22 +77,26 @@ class ChunkedLoss:
 def summed(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
 ) -> torch.Tensor:
-    """The summed cross-entropy in nats, in the precision of autocast if that is on.
+    """The summed cross-entropy in nats, a number in fp32; computed in the precision of autocast if that is on.
 
+    In bf16 torch answers in bf16, and a sum of three digits would make evaluations equal that are not. So there each
+    token's loss is asked for and added up here; for that backward computes the chunks once more.
     Args: hidden: [rows, tokens, width]; weight: [vocabulary, width]; targets: [rows, tokens], -100 is not counted.
     """
     device = hidden.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    by_token = dtype is torch.bfloat16
     with torch.autocast(device, enabled=False):
-        return functional.linear_cross_entropy(
+        found = functional.linear_cross_entropy(
             hidden.reshape(-1, hidden.shape[-1]).to(dtype),
             weight.to(dtype),
             targets.reshape(-1),
             linear_bias=None if bias is None else bias.to(dtype),
-            reduction="sum",
+            reduction="none" if by_token else "sum",
             ignore_index=IGNORED,
             options=nn.LinearCrossEntropyOptions(),
         )
+        return found.float().sum() if by_token else found
 
 
 def fit(model: Any) -> Fit:
