@@ -31,9 +31,9 @@ _EITHER = click.option("--shape", type=_SHAPES, help="Which cluster.  [default: 
 @click.group(
     epilog="""\b
 Examples:
-  sudo tollgate local up                  a real node: pods are processes
-  tollgate local up --shape loopback      no root: pods on fake nodes (kwok)
-  eval "$(tollgate local env)"            KUBECONFIG and PATH for this shell
+  sudo tollgate local up                # a real node: pods are processes
+  tollgate local up --shape loopback    # no root: pods on fake nodes (kwok)
+  eval "$(tollgate local env)"          # KUBECONFIG and PATH for this shell
   tollgate local status -o json
   tollgate local down --purge
 \b

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,29 @@ def typed(page: Path, text: str) -> Iterator[Typed]:
         for span in docs_pages.spans(line):
             if span.startswith("tollgate ") and not PLACEHOLDER.search(span):
                 yield from _words(f"{page}:{number}", span, whole=False)
+
+
+def taught(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[Typed]:
+    """The examples in the help of every command."""
+    for line in (command.epilog or "").replace("\\\n", " ").splitlines():
+        if line.startswith("  "):
+            for found in START.finditer(line.strip()):
+                yield from _words(f"tollgate {' '.join(path)} --help", found[1], whole=True)
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from taught(below, (*path, name))
+
+
+def commented() -> Iterator[Typed]:
+    """The commands in the comments of the examples."""
+    for path in sorted((docs_pages.CHECKOUT / "examples").rglob("*.yaml")):
+        place = path.relative_to(docs_pages.CHECKOUT)
+        if "runs" not in place.parts:
+            for command in re.findall(r"^#\s+(tollgate .*)", path.read_text(encoding="utf-8"), re.MULTILINE):
+                yield from _words(str(place), command, whole=True)
 
 
 def _words(place: str, command: str, *, whole: bool) -> Iterator[Typed]:
@@ -105,13 +128,23 @@ def _refused(command: click.Command, context: click.Context, words: list[str], w
     return None
 
 
-COMMANDS = [found for page in docs_pages.pages() for found in typed(page, docs_pages.read(page))]
+def refused(commands: Iterable[Typed]) -> dict[str, str]:
+    """The commands that are not taken, and why."""
+    told = {f"{found.place}: tollgate {' '.join(found.words)}": problem(found) for found in commands}
+    return {command: why for command, why in told.items() if why is not None}
 
 
-def test_every_command_of_the_documentation_is_one_that_is_there() -> None:
-    refused = {f"{found.place}: tollgate {' '.join(found.words)}": problem(found) for found in COMMANDS}
-    assert {command: why for command, why in refused.items() if why is not None} == {}
-    assert len({found.words for found in COMMANDS if found.whole}) > 50, "the pages' commands were not found"
+def test_every_command_of_the_pages_is_one_that_is_there() -> None:
+    commands = [found for page in docs_pages.pages() for found in typed(page, docs_pages.read(page))]
+    assert refused(commands) == {}
+    assert len({found.words for found in commands if found.whole}) > 50, "the pages' commands were not found"
+
+
+def test_every_example_in_a_help_and_in_a_comment_of_the_examples_is_one_that_is_taken() -> None:
+    helps, comments = list(taught(tollgate)), list(commented())
+    assert refused([*helps, *comments]) == {}
+    assert len(helps) > 40
+    assert len(comments) > 4
 
 
 @pytest.mark.parametrize(
