@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from tollgate_trainer.lifecycle.compiling import InSteps
+from tollgate_trainer.lifecycle.arguments import differences
+from tollgate_trainer.lifecycle.compiling import InSteps, doubts, same_as_before
 from tollgate_trainer.lifecycle.goodput import Goodput, State
+from tollgate_trainer.lifecycle.session import Session
+from tollgate_trainer.lifecycle.state import LifecycleState
 
 
 class Watched:
@@ -30,6 +33,45 @@ class Watched:
         self.steps += 1
         self.layer(torch.ones(rows, 4))
         self.watch.on_step_end(None, SimpleNamespace(global_step=self.steps), None)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "exact"),
+    [
+        (None, True, True),
+        ({}, False, True),
+        ({"compiled": True}, True, True),
+        ({}, True, False),
+        ({"compiled": True}, False, False),
+    ],
+)
+def test_steps_that_were_compiled_and_are_not_any_more_are_not_claimed_to_be_bit_equal(
+    before: dict[str, Any] | None, now: bool, exact: bool
+) -> None:
+    session = Session.__new__(Session)
+    session.exact, session.state, session.trackers = True, LifecycleState(topology={"world": 1}), {}
+    told: list[str] = []
+    session.events = SimpleNamespace(add=lambda event, **_: told.append(event))  # type: ignore[assignment]
+    loop: Any = SimpleNamespace(session=session, compiled=now)
+    same_as_before(loop, before)
+    assert session.exact is exact
+    assert told == ([] if exact else ["warning"])
+    assert session.state.topology == {"world": 1} | ({"compiled": True} if now else {})
+
+
+def test_what_changed_came_or_went_keeps_a_resumed_run_from_being_called_bit_equal() -> None:
+    before = {"world": 2, "cross_entropy": "chunked", "compiled": True}
+    assert differences(before, {"world": 2}) == ["cross_entropy: chunked -> None"]
+    assert differences(before, {"world": 1, "cross_entropy": "chunked", "packing": 64}) == [
+        "world: 2 -> 1",
+        "packing: None -> 64",
+    ]
+
+
+def test_compiled_code_of_a_gpu_is_not_claimed_to_repeat() -> None:
+    assert doubts(True, torch.device("cuda"))
+    assert not doubts(True, torch.device("cpu"))
+    assert not doubts(False, torch.device("cuda"))
 
 
 @pytest.fixture(params=["cpu", "cuda"])

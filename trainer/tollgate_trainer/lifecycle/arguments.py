@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tollgate_trainer.data.order import Order
 from tollgate_trainer.data.sources import shares_of
 from tollgate_trainer.lifecycle.arrangement import Arrangement
 from tollgate_trainer.lifecycle.batching import Batching, total_steps, warmup_steps
+from tollgate_trainer.lifecycle.compiling import COMPILED
 from tollgate_trainer.lifecycle.plan import Plan
 from tollgate_trainer.lifecycle.processes import COLLECTIVE_TIMEOUT
 from tollgate_trainer.lifecycle.sharding import Sharding
@@ -170,3 +172,10 @@ def topology(
         **quantised.facts(manifest.model.quantization),
         **sharding.facts(),
     }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`micro_batch: 4 -> 2` of each fact that changed, came or went; what is compiled shows later (compiling.py)."""
+    then = {name: value for name, value in before.items() if name != COMPILED}
+    names = [*now, *(name for name in then if name not in now)]
+    return [f"{name}: {then.get(name)} -> {now.get(name)}" for name in names if then.get(name) != now.get(name)]

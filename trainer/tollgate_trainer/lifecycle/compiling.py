@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tollgate_trainer.lifecycle.loop import TrainingLoop
 
 
+COMPILED = "compiled"
+"""Of the topology: whether the steps are compiled, which is known when the rest of it was compared already."""
 MANY = 5
 """Steps with a compilation after which it is said that this is not worth it."""
 
@@ -49,8 +51,8 @@ def same_as_before(loop: TrainingLoop, before: Mapping[str, Any] | None) -> None
     """
     session = loop.session
     if loop.compiled:
-        session.remember(topology={**session.state.topology, "compiled": True})
-    if before is not None and session.exact and bool(before.get("compiled")) is not loop.compiled:
+        session.remember(topology={**session.state.topology, COMPILED: True})
+    if before is not None and session.exact and bool(before.get(COMPILED)) is not loop.compiled:
         session.exact = False
         now, then = ("is", "was not") if loop.compiled else ("is not", "was")
         message = f"the model {now} compiled here, and it {then} before: the run goes on, but not bit for bit"

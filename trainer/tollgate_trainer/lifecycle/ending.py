@@ -8,13 +8,11 @@ from typing import Any
 from tollgate.contract import Files, LastWords, ModelRef, Outcome
 from tollgate_trainer.lifecycle.goodput import State, rounded
 from tollgate_trainer.lifecycle.loop import TrainingLoop
-from tollgate_trainer.lifecycle.parting import stopped, words
+from tollgate_trainer.lifecycle.parting import words
 from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.models.build import Built
 from tollgate_trainer.models.finished import COMPLETED, OnBase, save
 from tollgate_trainer.models.source import Source
-
-__all__ = ["finish", "stopped", "words"]
 
 
 def finish(loop: TrainingLoop, built: Built, tokenizer: Any, source: Source, exhausted: bool) -> LastWords:

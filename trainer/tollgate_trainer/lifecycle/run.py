@@ -14,15 +14,16 @@ from transformers import PrinterCallback
 from tollgate.contract import Env, Files, LastWords
 from tollgate_trainer.data import Documents
 from tollgate_trainer.lifecycle import arrangement, compiling, workers
-from tollgate_trainer.lifecycle.arguments import plan_for, topology, training_arguments
+from tollgate_trainer.lifecycle.arguments import differences, plan_for, topology, training_arguments
 from tollgate_trainer.lifecycle.batching import Batching, batching
 from tollgate_trainer.lifecycle.checkpoints import Checkpoints, Found, Identity, committed, newest_valid
 from tollgate_trainer.lifecycle.cross_entropy import chunked_loss
-from tollgate_trainer.lifecycle.ending import finish, stopped
+from tollgate_trainer.lifecycle.ending import finish
 from tollgate_trainer.lifecycle.experts import ExpertsLog
 from tollgate_trainer.lifecycle.extending import extend
 from tollgate_trainer.lifecycle.goodput import State, added, without_lost_steps
 from tollgate_trainer.lifecycle.loop import TrainingLoop
+from tollgate_trainer.lifecycle.parting import stopped
 from tollgate_trainer.lifecycle.plan import Plan
 from tollgate_trainer.lifecycle.processes import fit_threads
 from tollgate_trainer.lifecycle.profiling import StepProfile
@@ -277,10 +278,7 @@ class Run:
                 f"{built.base_digest}; restore that base or start fresh",
                 "model.base",
             )
-        then = {key: value for key, value in before.topology.items() if key != "compiled"}  # not known yet
-        changed = [
-            f"{key}: {then.get(key)} -> {now.get(key)}" for key in now | then if then.get(key) != now.get(key)
-        ]
+        changed = differences(before.topology, now)
         if not now["deterministic"]:
             changed.append("reproducibility.deterministic is off")
         changed += quantised.doubts(self.manifest.model.quantization, self.device)
