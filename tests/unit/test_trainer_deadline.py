@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tollgate_trainer.lifecycle.stop import Deadline, Rhythm
+from tollgate_trainer.lifecycle.session import Session
+from tollgate_trainer.lifecycle.stop import Deadline, Durations, Rhythm
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,16 @@ def test_what_has_to_be_paid_before_the_loop_can_be_left(step: int, lag: int, se
 
 def test_without_held_out_documents_nothing_is_evaluated_at_the_end() -> None:
     assert Rhythm(100, None, None, 1, 10, 100, 1000).until_next_chance(99, 0) == 1001
+
+
+def test_an_evaluation_that_was_not_yet_takes_the_longer_of_the_guess_and_the_rehearsal() -> None:
+    session = Session.__new__(Session)
+    session.evaluations, session.expected_evaluation = Durations(), None
+    assert session.evaluation_seconds(3.0) == 3.0
+    session.expected_evaluation = 40.0  # its samples are written token by token, which no guess by the steps knows
+    assert session.evaluation_seconds(3.0) == 40.0
+    session.evaluations.add(7.0)
+    assert session.evaluation_seconds(3.0) == 7.0
 
 
 @given(

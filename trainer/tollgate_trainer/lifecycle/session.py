@@ -111,6 +111,11 @@ class Session:
         measured = self.saves.p95()
         return measured if measured is not None else self.expected_save
 
+    def evaluation_seconds(self, guess: float) -> float:
+        """How long an evaluation takes: measured; before the first one the longer of a guess and the rehearsal."""
+        measured = self.evaluations.p95()
+        return measured if measured is not None else max(guess, self.expected_evaluation or 0.0)
+
     def stop_reason(self) -> str:
         """The reason for the last words, when the loop was left early."""
         return self.attempt.deadline_reason if self.stopped is StopCode.DEADLINE else StopReason.SIGNAL

@@ -166,14 +166,12 @@ class StepEnd(TrainerCallback):
         return self.session.own_stop(self._rhythm().until_next_chance(step, int(self.session.attempt.world > 1)))
 
     def _rhythm(self) -> Rhythm:
-        """By what was measured; an evaluation that was not yet is guessed from the steps, a save from the volume."""
+        """By what was measured; an evaluation that was not yet is guessed and rehearsed, a save goes by the volume."""
         plan, session = self.plan, self.session
         step, save = session.steps.p95() or 0.0, session.save_seconds() or 0.0
         held_out = bool(len(plan.validation))
-        evaluation = session.evaluations.p95()
-        if evaluation is None:
-            adapter = session.loaded.manifest.adapter.type != "none"
-            evaluation = evaluation_guess(plan, step, adapter) if held_out else 0.0
+        adapter = session.loaded.manifest.adapter.type != "none"
+        evaluation = session.evaluation_seconds(evaluation_guess(plan, step, adapter) if held_out else 0.0)
         again = evaluation if plan.tracks_best and held_out else 0.0
         every = plan.eval_every if held_out else None
         return Rhythm(plan.total_steps, every, plan.save_every, step, evaluation, save, again + save)
