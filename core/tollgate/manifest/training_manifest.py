@@ -51,7 +51,7 @@ class TrainingManifest(Section):
     seed: int | None = Field(default=None, ge=0, lt=2**32, description="Short form of reproducibility.seed.")
     early_stopping: EarlyStopping | None = None
     checkpoint: Checkpoint = Field(default_factory=Checkpoint)
-    framework: Literal["transformers", "openai"] = "transformers"
+    framework: Literal["transformers", "openai"] = Field(default="transformers", description="The one that there is.")
     compute_target: Literal["cpu", "gpu_single", "gpu_multi", "cloud_gpu"] = Field(
         default="cpu", description="On a cluster, without spec.compute: the profile whose defaultFor names it."
     )
@@ -61,12 +61,16 @@ class TrainingManifest(Section):
         "gradients (zero2) and weights (zero3, fsdp2); auto is ddp.",
     )
     parallelism_options: ParallelismOptions = Field(default_factory=ParallelismOptions)
-    optimization_priority: Literal["fast", "balanced", "quality", "memory_efficient", "none"] = "none"
+    optimization_priority: Literal["fast", "balanced", "quality", "memory_efficient", "none"] = Field(
+        default="none",
+        description="Let the planner choose what the manifest does not say: batch, length, epochs, sharding, saves "
+        "(docs/how-to/plan.md).",
+    )
     preflight: bool = Field(
         default=True,
         description="Before the first step: check device, network and disk, and run one step at the longest length.",
     )
-    safety_metrics: list[str] | None = None
+    safety_metrics: list[str] | None = Field(default=None, description="Not in this version.")
     resources: Resources = Field(default_factory=Resources)
     tracking: Tracking | None = None
     wandb_logging: bool | None = Field(default=None, description="Short form of tracking.wandb.")
@@ -79,7 +83,7 @@ class TrainingManifest(Section):
         default=None,
         description="On a laptop: where the run's folder lies, relative to the manifest's file. Default runs/<name>.",
     )
-    log_dir: str | None = Field(default=None, description="Where logs lie.")
+    log_dir: str | None = Field(default=None, description="Not in this version.")
 
     @property
     def suites(self) -> tuple[str, ...]:

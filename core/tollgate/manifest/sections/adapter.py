@@ -26,12 +26,14 @@ class Mixture:
 class Adapter(Section):
     """Which weights are trained."""
 
-    type: Literal["none", "lora", "moe-lora"] = "none"
+    type: Literal["none", "lora", "moe-lora"] = Field(
+        default="none", description="none trains all weights; the others freeze the base (docs/how-to/adapters.md)."
+    )
     rank: int = Field(default=16, ge=1, le=1024, description="Of the LoRA; with `moe-lora` of each expert.")
-    alpha: float = Field(default=32, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    alpha: float = Field(default=32, gt=0, description="What the adapter adds is scaled by alpha / rank.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Of the adapter's inputs, while it trains.")
     target_modules: list[str] | None = Field(default=None, description="Default: all linear layers but the head.")
-    rslora: bool = False
+    rslora: bool = Field(default=False, description="Scale by alpha / sqrt(rank), for high ranks; `lora` only.")
     dora: bool = Field(default=False, description="LoRA with a trained magnitude per output; `lora` only.")
     experts: int | None = Field(default=None, ge=2, le=64, description="`moe-lora`: LoRAs per layer. Default 4.")
     top_k: int | None = Field(

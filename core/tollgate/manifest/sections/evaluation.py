@@ -51,7 +51,7 @@ class Judge(Section):
 class Evaluation(Section):
     """Evaluation after training; spec.evaluation beats it."""
 
-    enabled: bool = True
+    enabled: bool = Field(default=True, description="false: no evaluation, so no evidence and no gate that passes.")
     suites: list[str] | None = Field(
         default=None,
         min_length=1,
@@ -76,8 +76,10 @@ class Evaluation(Section):
         ge=1,
         description="At most so many prompts, questions or documents a metric; default: the suite's.",
     )
-    completions_per_prompt: int = Field(default=1, ge=1, le=64)
-    max_new_tokens: int = Field(default=64, ge=1, le=8192)
+    completions_per_prompt: int = Field(
+        default=1, ge=1, le=64, description="Replies to each prompt; more than one needs a temperature."
+    )
+    max_new_tokens: int = Field(default=64, ge=1, le=8192, description="Of each reply at most.")
     temperature: float = Field(default=0.0, ge=0, le=5, description="0 takes the likeliest token each time.")
     batch_size: int = Field(default=16, ge=1, description="Prompts that are answered at once; it changes the draws.")
     samples: int = Field(

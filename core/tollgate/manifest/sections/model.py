@@ -24,12 +24,14 @@ DEFAULT_CONFIG: dict[str, Any] = {
 class Model(Section):
     """The model to start from: `base` (a path, or a hub id with a revision), or `config` to start from scratch."""
 
-    base: str | None = None
-    revision: str | None = None
+    base: str | None = Field(
+        default=None, description="A folder with a saved model below the dataset root, or the id of one on a hub."
+    )
+    revision: str | None = Field(default=None, description="Of a hub's model: a commit. Needed with an id.")
     config: dict[str, Any] | None = Field(
         default=None,
         description="A transformers config with model_type; weights are initialised from the seed. With neither `base` "
-        "nor `config`: a small Llama (docs/reference/manifest.md).",
+        "nor `config`: a Llama of 5 million weights, to try things.",
     )
     tokenizer: str | None = Field(
         default=None,
@@ -38,4 +40,4 @@ class Model(Section):
     quantization: Literal["none", "int8", "nf4"] = Field(
         default="none", description="How the frozen base is held; needs an adapter, and a `base`."
     )
-    trust_remote_code: bool = Field(default=False, description="Always refused unless the cluster's admin opted in.")
+    trust_remote_code: bool = Field(default=False, description="Code that a model brings is never run.")

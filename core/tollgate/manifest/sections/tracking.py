@@ -34,13 +34,13 @@ class Wandb(Section):
     """Weights & Biases; credentials come from the environment only (docs/how-to/track.md)."""
 
     project: str | None = Field(default=None, min_length=1, description="Default: the manifest's name.")
-    entity: str | None = Field(default=None, min_length=1)
+    entity: str | None = Field(default=None, min_length=1, description="The team. Default: your own account's.")
     mode: Literal["online", "offline", "disabled"] | None = Field(
         default=None,
         description="offline: files below tracking/ of the output folder, for `wandb sync`. Default: WANDB_MODE of the "
         "environment, else online.",
     )
-    tags: list[str] = Field(default_factory=list)
+    tags: list[str] = Field(default_factory=list, description="On the tracking run.")
 
 
 class Tracking(Section):
@@ -48,4 +48,4 @@ class Tracking(Section):
 
     mlflow: Mlflow | None = None
     wandb: Wandb | None = None
-    comet: dict[str, Any] | None = None
+    comet: dict[str, Any] | None = Field(default=None, description="Not in this version.")
