@@ -187,3 +187,26 @@ def test_a_compiled_training_compiles_before_its_first_step_and_not_once_more(tm
     seconds = run.words().goodput_seconds
     assert seconds is not None
     assert seconds["compile"] > 0
+
+
+@pytest.mark.full
+def test_a_compiled_training_goes_on_bit_for_bit_and_where_there_is_no_compiler_it_claims_less(tmp_path: Path) -> None:
+    changes = {"packing": True, "compile": True, "max_steps": 8, "save_steps": 4, "eval_steps": 4}
+    run = uneven(tmp_path, hyperparameters=changes, checkpoint={"keep_last": 5})
+
+    def again(attempt: int, **more: str) -> dict[str, Any]:
+        shutil.rmtree(run.output / "model")
+        shutil.rmtree(run.output / "checkpoints" / "checkpoint-8")
+        code, output = run.run(attempt, **more)
+        assert code == 0, output
+        info: dict[str, Any] = json.loads((run.output / "model" / "model_info.json").read_text())
+        return info
+
+    digest_of(run)
+    assert again(2)["equality"] == "bit-equal"
+    whole, rest = run.losses(1), run.losses(2)
+    assert rest == {step: whole[step] for step in rest}
+    bare = again(3, CXX="/nonexistent", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "empty"))
+    assert bare["equality"] == "statistical"
+    assert "No working C++ compiler" in run.events("warning")[0]["message"]
+    assert "not bit for bit" in run.events("warning")[1]["message"]
