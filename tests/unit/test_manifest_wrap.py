@@ -72,7 +72,7 @@ def test_the_run_holds_the_same_manifest_by_digest_and_is_what_the_operator_read
     assert (spec.storage.dataset.claim_name, spec.storage.output.path) == ("datasets", "my-model")
     assert (spec.limits.max_cost_usd, spec.limits.max_runtime) == (5_000_000, 5400)
     assert spec.evaluation is not None
-    assert (spec.evaluation.enabled, spec.evaluation.timeout) == (True, 300)
+    assert (spec.evaluation.enabled, spec.evaluation.suites, spec.evaluation.timeout) == (True, None, 300)
     assert spec.policy_ref is not None
     assert spec.policy_ref.name == "mine"
 

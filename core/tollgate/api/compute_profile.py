@@ -42,7 +42,7 @@ Target = Literal["cpu", "gpu_single", "gpu_multi", "cloud_gpu"]
 class Resource(Api):
     """The extended resource of an accelerator."""
 
-    name: str = Field(default="nvidia.com/gpu", min_length=1, max_length=253)
+    name: str = Field(default="nvidia.com/gpu", min_length=1, max_length=253, description="As nodes offer it.")
     per_node: int = Field(ge=1, le=64, description="How many of it one node has, and pricePerNodeHourUSD pays for.")
 
 
@@ -59,40 +59,44 @@ class Toleration(Api):
 class Fabric(Api):
     """The fast network between nodes."""
 
-    rdma_resource: str | None = Field(default=None, max_length=253)
+    rdma_resource: str | None = Field(
+        default=None, max_length=253, description="One of it is asked for by each pod of a run with several nodes."
+    )
     env: dict[Annotated[str, Field(max_length=128)], Annotated[str, Field(max_length=1024)]] = Field(
-        default_factory=dict, max_length=64
+        default_factory=dict, max_length=64, description="Such as NCCL's variables."
     )
 
 
 class Security(Api):
     """Identity of the trainer's process; never root."""
 
-    uid: int = Field(default=65532, ge=1)
-    gid: int = Field(default=65532, ge=1)
-    supplemental_groups: list[int] = Field(default_factory=list, max_length=32)
+    uid: int = Field(default=65532, ge=1, description="User.")
+    gid: int = Field(default=65532, ge=1, description="Group; also of the files on the claims.")
+    supplemental_groups: list[int] = Field(default_factory=list, max_length=32, description="More groups.")
 
 
 class EnvironmentClaim(Api):
     """A read-only site-packages folder that is shared by all runs, as HPC sites have it."""
 
     claim_name: DnsSubdomain = Field(description="A claim in the run's namespace.")
-    path: str = Field(default="", max_length=512)
+    path: str = Field(default="", max_length=512, description="Relative to the claim's root; may not leave it.")
 
 
 class ComputeProfileSpec(Api):
     """One kind of node."""
 
-    image: str = Field(min_length=1, max_length=512)
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    image: str = Field(min_length=1, max_length=512, description="The trainer's, with its tag or digest.")
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        default="IfNotPresent", description="As in a pod."
+    )
     resource: Resource | None = Field(default=None, description="Absent: a CPU profile.")
-    cpu: Quantity = "1"
-    memory: Quantity = "2Gi"
+    cpu: Quantity = Field(default="1", description="Of each pod, as request and limit.")
+    memory: Quantity = Field(default="2Gi", description="Of each pod, as request and limit.")
     shm_size: Quantity | None = Field(default=None, description="Of /dev/shm; absent: 1Gi, or 16Gi on a GPU profile.")
     node_selector: dict[Annotated[str, Field(max_length=317)], Annotated[str, Field(max_length=63)]] = Field(
-        default_factory=dict, max_length=32
+        default_factory=dict, max_length=32, description="Which nodes are of this kind."
     )
-    tolerations: list[Toleration] = Field(default_factory=list, max_length=32)
+    tolerations: list[Toleration] = Field(default_factory=list, max_length=32, description="As in a pod.")
     price_per_node_hour_usd: Money | None = Field(
         default=None, description="Of the whole node; a run pays the share of its GPUs."
     )
@@ -104,8 +108,12 @@ class ComputeProfileSpec(Api):
     security: Security = Field(default_factory=Security)
     environment: EnvironmentClaim | None = None
     env: dict[Annotated[str, Field(max_length=128)], Annotated[str, Field(max_length=1024)]] = Field(
-        default_factory=dict, max_length=64
+        default_factory=dict, max_length=64, description="Of every trainer; docs/reference/environment.md."
     )
-    priority_class_name: str | None = Field(default=None, max_length=253)
-    runtime_class_name: str | None = Field(default=None, max_length=253)
-    default_for: list[Target] = Field(default_factory=list, max_length=4)
+    priority_class_name: str | None = Field(default=None, max_length=253, description="As in a pod.")
+    runtime_class_name: str | None = Field(default=None, max_length=253, description="As in a pod.")
+    default_for: list[Target] = Field(
+        default_factory=list,
+        max_length=4,
+        description="Runs without spec.compute whose compute_target this is come here.",
+    )

@@ -16,38 +16,38 @@ PLURAL = "promotionpolicies"
 class Regression(Api):
     """How much worse than the baseline a metric may be, absolute, in the metric's unit."""
 
-    max_regression: float = Field(ge=0, allow_inf_nan=False)
+    max_regression: float = Field(ge=0, allow_inf_nan=False, description="0: no worse at all.")
 
 
 class Check(Api):
     """One demand on one metric. The bound says which end of the interval is compared; `point` ignores the interval."""
 
-    metric: str = Field(min_length=1, max_length=63)
-    op: Literal["<", "<=", ">", ">="]
-    threshold: float = Field(allow_inf_nan=False)
+    metric: str = Field(min_length=1, max_length=63, description="As the evidence names it: docs/how-to/evaluate.md.")
+    op: Literal["<", "<=", ">", ">="] = Field(description="How the compared end has to stand to the threshold.")
+    threshold: float = Field(allow_inf_nan=False, description="In the metric's unit.")
     bound: Literal["point", "lower", "upper"] | None = Field(
         default=None, description="Default: the unfavourable end (upper for < and <=, lower for > and >=)."
     )
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    min_samples: int = Field(default=1, ge=1)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Of the one-sided bound, at least.")
+    min_samples: int = Field(default=1, ge=1, description="Fewer are Inconclusive.")
     baseline: Regression | None = None
-    required: bool = True
+    required: bool = Field(default=True, description="false: shown, and decides nothing.")
 
 
 class Approvals(Api):
     """How many people must say yes."""
 
-    min: int = Field(default=0, ge=0, le=10)
+    min: int = Field(default=0, ge=0, le=10, description="This version refuses more than 0.")
 
 
 class Stage(Api):
     """A place that consumers read models from, such as staging or production."""
 
-    name: DnsLabel
+    name: DnsLabel = Field(description="Part of the name of the ConfigMap that consumers read.")
     requires: list[DnsLabel] = Field(
         default_factory=list, max_length=10, description="Stages that must have passed as well."
     )
-    checks: list[Check] = Field(min_length=1, max_length=64)
+    checks: list[Check] = Field(min_length=1, max_length=64, description="All that are required have to pass.")
     max_age: Duration | None = Field(default=None, description="Evidence older than this does not promote.")
     approvals: Approvals = Field(default_factory=Approvals)
 
@@ -55,7 +55,7 @@ class Stage(Api):
 class PromotionPolicySpec(Api):
     """Stages in the order in which a model passes them."""
 
-    stages: Annotated[list[Stage], Field(min_length=1, max_length=10)]
+    stages: Annotated[list[Stage], Field(min_length=1, max_length=10)] = Field(description="The first one first.")
 
 
 class Holder(Observed):

@@ -113,14 +113,14 @@ class Compute(Api):
 class ClaimFolder(Api):
     """A folder on a PersistentVolumeClaim of the run's namespace."""
 
-    claim_name: DnsSubdomain
+    claim_name: DnsSubdomain = Field(description="Of the run's namespace.")
     path: str = Field(default="", max_length=512, description="Relative to the claim's root; may not leave it.")
 
 
 class SecretRef(Api):
     """A Secret in the run's namespace."""
 
-    name: DnsSubdomain
+    name: DnsSubdomain = Field(description="Each of its keys becomes a variable.")
 
 
 class Storage(Api):
@@ -148,7 +148,11 @@ class Limits(Api):
     max_runtime: Duration | None = Field(
         default=None, description="Counts while pods run, over all attempts; not while queued or suspended."
     )
-    notify_at: list[Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=lambda: [0.5, 0.8], max_length=10)
+    notify_at: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=lambda: [0.5, 0.8],
+        max_length=10,
+        description="Shares of the cost limit that are told as Events.",
+    )
     stop_margin: Duration | None = Field(
         default=None, description="Stop cleanly this long before maxRuntime; default min(30m, 10 % of it)."
     )
@@ -158,11 +162,19 @@ class Limits(Api):
 class Restart(Api):
     """How often and when another attempt starts."""
 
-    max_failures: int = Field(default=3, ge=0, le=100)
-    max_disruptions: int = Field(default=20, ge=0, le=1000)
-    scheduling_timeout: Duration = Field(default=1800, validate_default=False)
-    first_step_timeout: Duration = Field(default=3600, validate_default=False)
-    stall_timeout: Duration = Field(default=900, validate_default=False)
+    max_failures: int = Field(default=3, ge=0, le=100, description="So many failures are followed by an attempt.")
+    max_disruptions: int = Field(
+        default=20, ge=0, le=1000, description="The same of evictions, lost nodes and starts that found no room."
+    )
+    scheduling_timeout: Duration = Field(
+        default=1800, validate_default=False, description="Until all pods have started; then nodes are given back."
+    )
+    first_step_timeout: Duration = Field(
+        default=3600, validate_default=False, description="From there to the first step; then it is started again."
+    )
+    stall_timeout: Duration = Field(
+        default=900, validate_default=False, description="Without a step, while the trainer answers; then as well."
+    )
     fresh: bool = Field(
         default=False,
         description="Start anew where the output folder holds other work, which is moved aside.",
@@ -172,19 +184,23 @@ class Restart(Api):
 class RunRef(Api):
     """Another TrainingRun in the same namespace."""
 
-    run_name: DnsLabel
+    run_name: DnsLabel = Field(description="Whose finished model and evidence are compared with.")
 
 
 class Evaluation(Api):
     """The evaluation after training. It beats manifest.evaluation."""
 
-    enabled: bool = True
+    enabled: bool = Field(
+        default=True, description="Who writes this section asks for one, also where manifest.evaluation does not."
+    )
     profile: DnsSubdomain | None = Field(
         default=None, description="ComputeProfile of the evaluation pod; absent: the training profile, one node."
     )
-    timeout: Duration = Field(default=1800, validate_default=False)
-    suites: list[Annotated[str, Field(min_length=1, max_length=63)]] = Field(
-        default_factory=lambda: ["standard"], min_length=1, max_length=16
+    timeout: Duration = Field(
+        default=1800, validate_default=False, description="Over all its attempts; the cap keeps the money for so long."
+    )
+    suites: list[Annotated[str, Field(min_length=1, max_length=63)]] | None = Field(
+        default=None, min_length=1, max_length=16, description="Absent: the manifest's, or its task's own."
     )
     baseline: RunRef | None = None
 
@@ -192,7 +208,7 @@ class Evaluation(Api):
 class PolicyRef(Api):
     """A PromotionPolicy in the same namespace."""
 
-    name: DnsSubdomain
+    name: DnsSubdomain = Field(description="Whose stages judge the model.")
 
 
 class TrainingRunSpec(Api):
@@ -205,5 +221,7 @@ class TrainingRunSpec(Api):
     restart: Restart = Field(default_factory=Restart)
     evaluation: Evaluation | None = None
     policy_ref: PolicyRef | None = None
-    suspend: bool = False
-    ttl_seconds_after_finished: int | None = Field(default=None, ge=0)
+    suspend: bool = Field(default=False, description="Rest with a checkpoint; false goes on from it.")
+    ttl_seconds_after_finished: int | None = Field(
+        default=None, ge=0, description="Then Jobs and pods of the run that ended are deleted; absent: they stay."
+    )

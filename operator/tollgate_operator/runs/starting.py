@@ -105,7 +105,7 @@ def order_of(situation: Situation, attempt: Attempt, agreed: Terms) -> render.Or
         take_over=takes_over(situation),
         fresh=spec.restart.fresh,
         replans=min(count(situation.status).out_of_memory, MAX_REPLANS),
-        suites=tuple(wanted.suites) if evaluating else (),
+        suites=tuple(wanted.suites or ()) if evaluating else (),
         confidence=strictest_confidence(policy) if evaluating and policy is not None else None,
         gated=metrics_asked(policy) if evaluating and policy is not None else (),
         model_digest=situation.status.model.digest if evaluating and situation.status.model else None,

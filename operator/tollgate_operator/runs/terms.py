@@ -155,10 +155,11 @@ def named_profile(
 
 
 def evaluation_of(spec: TrainingRunSpec, manifest: TrainingManifest) -> Evaluation:
-    """The evaluation that is asked for: spec.evaluation, else the manifest's."""
-    if spec.evaluation is not None:
-        return spec.evaluation
-    return Evaluation(enabled=manifest.evaluation.enabled, suites=list(manifest.suites))
+    """The evaluation that is asked for: spec.evaluation, else the manifest's. What is measured is the manifest's where
+    the spec names no suites, so that a timeout or a profile for it changes nothing else.
+    """
+    asked = spec.evaluation or Evaluation(enabled=manifest.evaluation.enabled)
+    return asked.model_copy(update={"suites": asked.suites or list(manifest.suites)})
 
 
 def caps_in_force(situation: Situation, attempt: Attempt) -> tuple[Caps, int]:
