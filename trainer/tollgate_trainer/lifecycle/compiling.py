@@ -62,7 +62,8 @@ def same_as_before(loop: TrainingLoop, before: Mapping[str, Any] | None) -> None
 def compiled(loop: TrainingLoop, step: Callable[[], object]) -> None:
     """Compile the model in place and run one step that changes nothing, so that its time is booked as `compile`.
 
-    Where there is no compiler, or it fails on this model, the training goes on without, and says so.
+    Where there is no compiler, or it fails on this model, the training goes on without, and says so. Under FSDP2 no
+    step can be run before the first one, which compiles: there such a failure ends the attempt.
     """
     session = loop.session
     model: Any = loop.model
