@@ -26,7 +26,8 @@ FULL: dict[str, dict[str, int]] = {
 @dataclass(frozen=True, slots=True)
 class Options:
     """rounds: turns forth and back; skip, steps: of each block, left out and measured (else: of a run); runs: repeats
-    or seeds; rows: of a step, 0: by the machine; loss_steps: of a training whose held-out loss is compared.
+    or seeds; rows: of a step, 0: by the machine; loss_steps: of a training whose held-out loss is compared, at
+    learning_rate after warmup_steps.
     """
 
     bench: str
@@ -36,6 +37,8 @@ class Options:
     runs: int
     rows: int
     loss_steps: int
+    learning_rate: float = 2e-3
+    warmup_steps: int = 0
 
 
 def parsed(words: Sequence[str]) -> Options:
@@ -56,6 +59,8 @@ def parsed(words: Sequence[str]) -> Options:
         "--rows", type=int, default=0, help="rows of a step (overhead); default: 0.24 s of this machine"
     )
     parser.add_argument("--loss-steps", type=int, help="packing: steps of a training whose held-out loss is compared")
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="packing: of the trainings (default: 2e-3)")
+    parser.add_argument("--warmup-steps", type=int, default=0, help="packing: of the trainings (default: none)")
     given = parser.parse_args(words)
     known = (QUICK if given.quick else FULL).get(given.bench, QUICK["stop"])
     chosen = {key: value if (one := getattr(given, key)) is None else one for key, value in known.items()}
@@ -67,4 +72,5 @@ def parsed(words: Sequence[str]) -> Options:
     for name, value in {**chosen, "rows": given.rows, "loss-steps": loss_steps}.items():
         if value < 0 or (name in ("rounds", "steps", "runs") and known.get(name, 1) and value < 1):
             parser.error(f"--{name} {value}: give at least 1")
-    return Options(given.bench, **chosen, rows=given.rows, loss_steps=loss_steps)
+    rate = {"learning_rate": given.learning_rate, "warmup_steps": given.warmup_steps}
+    return Options(given.bench, **chosen, rows=given.rows, loss_steps=loss_steps, **rate)

@@ -115,7 +115,8 @@ def held_out(root: Path, data: stage.Material, options: Options, found: Sizes, s
     steps = {"random": options.loss_steps, "packed": as_many(lengths, seed, found, options.loss_steps)}
     for name, count in steps.items():
         batch = found.rows if name == "packed" else found.samples
-        asked = hyperparameters(count, batch, per_device_eval_batch_size=16, logging_steps=1, **NAMES[name])
+        rate = {"learning_rate": options.learning_rate, "warmup_steps": options.warmup_steps}
+        asked = hyperparameters(count, batch, per_device_eval_batch_size=16, logging_steps=1, **rate, **NAMES[name])
         document = {**data.document(hyperparameters=asked, reproducibility={"seed": seed}), "dataset": dataset}
         folder = root / f"loss-{name}-{seed}"
         player = stage.start(context, folder, data.root, document, "tollgate", 0)
@@ -167,6 +168,8 @@ def main(options: Options) -> int:
             "row_tokens": LENGTH,
             "parameters": data.parameters,
             "loss_steps": options.loss_steps,
+            "learning_rate": options.learning_rate,
+            "warmup_steps": options.warmup_steps,
             **throughput(root, data, options, found, 11),
         }
         raw["trainings"] = [held_out(root, data, options, found, seed) for seed in range(1, options.runs + 1)]
