@@ -7,9 +7,9 @@ from typing import Any
 
 from tollgate.manifest.loader import load_document
 from tollgate.manifest.training_manifest import TrainingManifest
-from tollgate.planning.choose import Facts
 from tollgate.planning.devices import DEVICES, Device
 from tollgate.planning.epoch import Arrange
+from tollgate.planning.facts import Facts
 from tollgate.planning.lengths import lengths_of
 from tollgate.planning.shapes import shape_of
 from tollgate_trainer.plan.arranging import Sizes, arranger

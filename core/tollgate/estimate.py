@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass
 
 from tollgate.manifest.training_manifest import TrainingManifest
-from tollgate.planning.choose import Facts, Settings, epoch_of, is_packed, weights_of
 from tollgate.planning.devices import Interval, utilisation
+from tollgate.planning.facts import Facts, Settings, epoch_of, is_packed, weights_of
 from tollgate.planning.memory import FP16, SHARDED
 from tollgate.planning.shapes import Shape
 

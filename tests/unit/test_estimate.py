@@ -20,8 +20,9 @@ from tollgate.estimate import (
     flops_per_token,
     save_minutes,
 )
-from tollgate.planning.choose import Facts, choose, memory_of, weights_of
+from tollgate.planning.choose import choose
 from tollgate.planning.devices import DEVICES, Interval, cpu, known
+from tollgate.planning.facts import Facts, memory_of, weights_of
 from tollgate.planning.lengths import lengths_of
 from tollgate.planning.memory import GIB
 from tollgate.planning.profiles import PROFILES

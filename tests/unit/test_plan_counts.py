@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from tollgate.estimate import work
 from tollgate.manifest.loader import load_document
-from tollgate.planning.choose import Facts, choose, memory_of, weights_of
+from tollgate.planning.choose import choose
 from tollgate.planning.devices import DEVICES, cpu
 from tollgate.planning.epoch import Arrangement
+from tollgate.planning.facts import Facts, memory_of, weights_of
 from tollgate.planning.lengths import lengths_of
 from tollgate_trainer.data import load_documents
 from tollgate_trainer.data.packing import first_fit_decreasing

@@ -15,10 +15,11 @@ from tollgate.contract import Files
 from tollgate.estimate import estimate
 from tollgate.manifest.loader import load_document
 from tollgate.planning import document
-from tollgate.planning.choose import Facts, Settings, choose
+from tollgate.planning.choose import choose
 from tollgate.planning.devices import DEVICES, cpu
 from tollgate.planning.document import Belongs
 from tollgate.planning.epoch import Arrange
+from tollgate.planning.facts import Facts, Settings
 from tollgate.planning.lengths import lengths_of
 from tollgate.planning.memory import Held, memory
 from tollgate.planning.shapes import Weights, shape_of

@@ -6,56 +6,20 @@ The same function answers on a laptop (`tollgate plan`) and in the pod (the trai
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from tollgate.manifest.combinations import impossible
 from tollgate.manifest.training_manifest import TrainingManifest
-from tollgate.planning.devices import Device, smaller_to_larger
-from tollgate.planning.epoch import Arrange, Arrangement, Epoch, packs
-from tollgate.planning.lengths import Lengths
-from tollgate.planning.memory import GIB, Held, Memory, Precision, Strategy, memory
+from tollgate.planning.devices import Device
+from tollgate.planning.epoch import Arrangement
+from tollgate.planning.facts import Facts, Settings, allows, is_packed, memory_of
+from tollgate.planning.memory import Memory, Precision, Strategy
+from tollgate.planning.nearest import nearest
 from tollgate.planning.profiles import CPU_MICRO_BATCH, MIN_STEPS_PER_EPOCH, PROFILES, Profile
-from tollgate.planning.shapes import Shape, Weights, lora_weights
 
 PLAIN_MEMORY_SHARE = 0.95
 """Of a device that a manifest without a profile may fill before the plan says that it does not fit."""
 MOST_ROWS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a plan is made from. shape: None when the model's sizes are unknown; arrange: how many steps the documents
-    make; labels: classes of a classifier; packed: whether documents share rows, None as long as nobody tried.
-    """
-
-    lengths: Lengths
-    shape: Shape | None
-    device: Device
-    arrange: Arrange
-    nodes: int = 1
-    processes_per_node: int = 1
-    labels: int | None = None
-    packed: bool | None = None
-
-    @property
-    def world(self) -> int:
-        """Processes."""
-        return self.nodes * self.processes_per_node
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The numbers of a run. epochs: None when max_steps counts; save_minutes: None when only save_steps counts."""
-
-    micro_batch: int
-    accumulation: int
-    max_seq_length: int
-    epochs: float | None
-    max_steps: int | None
-    precision: Precision
-    strategy: Strategy
-    checkpointing: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +34,6 @@ class Choice:
     limit: int | None = field(default=None)
 
 
-def weights_of(manifest: TrainingManifest, shape: Shape) -> Weights:
-    """All weights, and those that are trained."""
-    adapter = manifest.adapter
-    if adapter.type == "none":
-        return Weights(shape.parameters, shape.parameters)
-    each = lora_weights(shape, adapter.rank)
-    by_formula = each * adapter.mixture.experts if adapter.type == "moe-lora" else each
-    added = by_formula if shape.adapter is None else shape.adapter
-    return Weights(shape.parameters + added, added)
-
-
 def choose(manifest: TrainingManifest, facts: Facts) -> Choice:
     """The settings of the run.
 
@@ -92,25 +45,6 @@ def choose(manifest: TrainingManifest, facts: Facts) -> Choice:
     if profile is None:
         return _as_written(manifest, facts)
     return _by_profile(manifest, facts, profile)
-
-
-def is_packed(manifest: TrainingManifest, facts: Facts, strategy: Strategy) -> bool:
-    """Whether documents share rows: as the trial found, else as far as the manifest says."""
-    return packs(manifest, strategy) if facts.packed is None else facts.packed
-
-
-def epoch_of(manifest: TrainingManifest, facts: Facts, settings: Settings) -> Epoch:
-    """An epoch by these settings."""
-    return facts.arrange(
-        Arrangement(
-            max_seq_length=settings.max_seq_length,
-            micro_batch=settings.micro_batch,
-            accumulation=settings.accumulation,
-            world=facts.world,
-            packed=is_packed(manifest, facts, settings.strategy),
-            by_length=manifest.hyperparameters.group_by_length,
-        )
-    )
 
 
 def resettled(manifest: TrainingManifest, facts: Facts, choice: Choice, settings: Settings) -> Choice:
@@ -256,12 +190,7 @@ def _strategies(manifest: TrainingManifest, facts: Facts) -> tuple[Strategy, ...
     if asked == "ddp" or not facts.device.gpu:
         return ("ddp",)
     sharded: tuple[Strategy, ...] = ("zero2", "zero3")
-    return ("ddp", *(one for one in sharded if _allows(manifest, one)))
-
-
-def _allows(manifest: TrainingManifest, strategy: Strategy) -> bool:
-    """Whether a manifest could ask for it by name: what it may not say (combinations.py) is not planned either."""
-    return not impossible(manifest.model_copy(update={"parallelism": strategy}))
+    return ("ddp", *(one for one in sharded if allows(manifest, one)))
 
 
 def _largest_batch(manifest: TrainingManifest, facts: Facts, profile: Profile, candidate: Settings) -> Settings | None:
@@ -298,40 +227,6 @@ def _limit(device: Device, share: float) -> int | None:
     return int(share * device.memory) if device.memory is not None else None
 
 
-def memory_of(manifest: TrainingManifest, facts: Facts, settings: Settings) -> Memory | None:
-    """The memory table of these settings; None when the model's sizes are unknown."""
-    if facts.shape is None:
-        return None
-    longest = settings.max_seq_length  # packed rows are full
-    if not is_packed(manifest, facts, settings.strategy):
-        longest = min(longest, facts.lengths.longest)
-    return memory(
-        Held(
-            shape=facts.shape,
-            weights=weights_of(manifest, facts.shape),
-            micro_batch=settings.micro_batch,
-            width=math.ceil(longest / 8) * 8,
-            precision=settings.precision,
-            strategy=settings.strategy,
-            world=facts.world,
-            gpu=facts.device.gpu,
-            checkpointing=settings.checkpointing,
-            quantization=manifest.model.quantization,
-            labels=facts.labels,
-            fused_loss=_in_chunks(manifest, facts),
-            offload=manifest.parallelism_options.offload == "cpu",
-        )
-    )
-
-
-def _in_chunks(manifest: TrainingManifest, facts: Facts) -> bool:
-    """Whether the loss will be computed in chunks of tokens; a model that nobody tried is planned to hold all."""
-    asked = manifest.hyperparameters.cross_entropy
-    if manifest.task != "causal-lm" or manifest.extensions.loss is not None or asked == "plain":
-        return False
-    return asked == "chunked" or (facts.device.gpu and facts.shape is not None and facts.shape.chunks is True)
-
-
 def _judged(
     manifest: TrainingManifest, facts: Facts, settings: Settings, share: float, changes: tuple[str, ...]
 ) -> Choice:
@@ -339,64 +234,4 @@ def _judged(
     if table is None or limit is None:
         return Choice(settings, table, None, changes, (), limit)
     fits = table.total <= limit
-    return Choice(settings, table, fits, changes, () if fits else _nearest(manifest, facts, settings, limit), limit)
-
-
-def _nearest(manifest: TrainingManifest, facts: Facts, settings: Settings, limit: int) -> tuple[str, ...]:
-    """What would fit, each changing one thing and the nearest first."""
-
-    def fits(settings: Settings, manifest: TrainingManifest = manifest, facts: Facts = facts) -> bool:
-        table = memory_of(manifest, facts, settings)
-        return table is not None and table.total <= limit
-
-    found = [*_smaller_rows(settings, fits)]
-    if not settings.checkpointing and fits(replace(settings, checkpointing=True)):
-        found.append("gradient_checkpointing: true")
-    smallest = replace(settings, micro_batch=1, checkpointing=True)
-    last = "per_device_train_batch_size: 1 and gradient_checkpointing: true"
-    whole = settings.max_seq_length
-    lengths = [whole, *(length for power in range(1, 8) if (length := whole >> power) >= 64)]
-
-    def longest(manifest: TrainingManifest) -> int | None:
-        return next((length for length in lengths if fits(replace(smallest, max_seq_length=length), manifest)), None)
-
-    alone = longest(manifest)
-    if alone is not None and alone != whole:
-        found.append(f"max_seq_length: {alone} with {last}")
-    if manifest.adapter.type == "none":
-        adapted = longest(_with_lora(manifest))
-        if adapted is not None:
-            shorter = f", max_seq_length: {adapted}" if adapted != whole else ""
-            found.append(f"adapter.type: lora{shorter} with {last}")
-    if facts.device.gpu:
-        found.extend(_larger_device(manifest, facts, settings, limit))
-        for world in (2, 4, 8, 16, 32, 64) if _allows(manifest, "zero3") else ():
-            wider = replace(facts, nodes=1, processes_per_node=world)
-            if world > facts.world and fits(replace(smallest, strategy="zero3"), manifest, wider):
-                found.append(f"{world} GPUs with parallelism: zero3, {last}")
-                break
-    return tuple(found)
-
-
-def _with_lora(manifest: TrainingManifest) -> TrainingManifest:
-    return manifest.model_copy(update={"adapter": manifest.adapter.model_copy(update={"type": "lora"})})
-
-
-def _smaller_rows(settings: Settings, fits: Callable[[Settings], bool]) -> Iterator[str]:
-    for power in range(1, settings.micro_batch.bit_length()):
-        rows = settings.micro_batch >> power
-        if fits(replace(settings, micro_batch=rows)):
-            passes = settings.accumulation * settings.micro_batch // rows
-            yield f"per_device_train_batch_size: {rows} with gradient_accumulation_steps: {passes}"
-            return
-
-
-def _larger_device(manifest: TrainingManifest, facts: Facts, settings: Settings, limit: int) -> Iterator[str]:
-    own = facts.device.memory or limit
-    for device in smaller_to_larger():
-        if device.memory is None or device.memory <= own:
-            continue
-        table = memory_of(manifest, replace(facts, device=device), settings)
-        if table is not None and table.total <= limit / own * device.memory:
-            yield f"one {device.name} ({device.memory / GIB:.0f} GiB) with the same numbers"
-            return
+    return Choice(settings, table, fits, changes, () if fits else nearest(manifest, facts, settings, limit), limit)

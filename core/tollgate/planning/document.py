@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from tollgate.estimate import Estimate, Fit
 from tollgate.manifest.training_manifest import TrainingManifest
-from tollgate.planning.choose import Choice, Facts, Settings, weights_of
+from tollgate.planning.choose import Choice
+from tollgate.planning.facts import Facts, Settings, weights_of
 
 SCHEMA = 1
 

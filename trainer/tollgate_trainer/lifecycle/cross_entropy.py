@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tollgate.manifest.training_manifest import TrainingManifest
+from tollgate.planning.facts import asks_for_chunks
 from tollgate_trainer.lifecycle.session import Session
 from tollgate_trainer.models.chunked_loss import ChunkedLoss, fit
 from tollgate_trainer.refusal import ModelRefused
@@ -17,14 +18,12 @@ def chunked_loss(manifest: TrainingManifest, session: Session, model: Any, on_gp
 
     Raises: ModelRefused when `cross_entropy: chunked` would change this model's loss.
     """
-    asked = manifest.hyperparameters.cross_entropy
-    possible = manifest.task == "causal-lm" and manifest.extensions.loss is None
-    if asked == "plain" or not possible or (asked == "auto" and not on_gpu):
+    if not asks_for_chunks(manifest, on_gpu):
         return None
     found = fit(model)
     session.say("cross_entropy", chunked=found.fits, because=found.because)
     if found.fits:
         return ChunkedLoss(model)
-    if asked == "chunked":
+    if manifest.hyperparameters.cross_entropy == "chunked":
         raise ModelRefused(f"{found.because}; write `cross_entropy: auto` or `plain`", FIELD)
     return None

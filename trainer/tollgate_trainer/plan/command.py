@@ -18,9 +18,10 @@ from tollgate.estimate import Fit, estimate, fit
 from tollgate.manifest.loader import LoadedManifest
 from tollgate.parallelism import LayoutError, layout
 from tollgate.planning import devices, document
-from tollgate.planning.choose import Choice, Facts, choose
+from tollgate.planning.choose import Choice, choose
 from tollgate.planning.devices import DEVICES, Device
 from tollgate.planning.document import Belongs
+from tollgate.planning.facts import Facts
 from tollgate_cli.helping import ending
 from tollgate_cli.options import ARGUMENT, overriding_a_run
 from tollgate_cli.wishes import Wishes, effective

@@ -16,7 +16,8 @@ from tollgate.manifest import canonical
 from tollgate.manifest.loader import LoadedManifest
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.planning import devices
-from tollgate.planning.choose import Facts, choose, epoch_of
+from tollgate.planning.choose import choose
+from tollgate.planning.facts import Facts, epoch_of
 from tollgate.planning.lengths import Lengths, lengths_of
 from tollgate.planning.shapes import Shape
 from tollgate_trainer import durable

@@ -11,10 +11,11 @@ from tollgate.contract import Env
 from tollgate.estimate import SAVE_BYTES_PER_SECOND, Estimate, Pace, estimate
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.planning import document
-from tollgate.planning.choose import Choice, Facts, Settings, choose, resettled
+from tollgate.planning.choose import Choice, choose, resettled
 from tollgate.planning.devices import Interval
 from tollgate.planning.document import Belongs, Kept
 from tollgate.planning.epoch import Arrange
+from tollgate.planning.facts import Facts, Settings
 from tollgate.planning.lengths import Lengths, lengths_of
 from tollgate.planning.shapes import Shape
 from tollgate_trainer.lifecycle.session import Session

@@ -8,7 +8,8 @@ from rich.table import Table
 from tollgate.api.quantities import format_cents
 from tollgate.estimate import BETWEEN_PREEMPTIONS_MINUTES, STARTUP_SECONDS, Estimate, Fit, Work
 from tollgate.manifest.training_manifest import TrainingManifest
-from tollgate.planning.choose import Choice, Facts, epoch_of, weights_of
+from tollgate.planning.choose import Choice
+from tollgate.planning.facts import Facts, epoch_of, weights_of
 from tollgate.planning.memory import GIB, SHARDED
 
 
