@@ -128,7 +128,7 @@ Failures:
   time      : 2026-11-20_12:00:01
   host      : h
   rank      : 0 (local_rank: 0)
-  exitcode  : 1 (pid: 10)
+  exitcode  : {other} (pid: 10)
 ------------------------------------------------------------
 Root Cause (first observed failure):
 [0]:
@@ -139,13 +139,38 @@ Root Cause (first observed failure):
 """
 
 
+def of_torchrun(root: int, other: int) -> tuple[FailureReason | str, int | None, str]:
+    said = words.from_output(words.Ended(1, TORCHRUN.format(code=root, other=other), kernel_kills=1))
+    assert said.error is not None
+    assert said.reason is not None
+    return said.reason, said.error.rank, said.error.message
+
+
 def test_torchrun_s_root_cause_is_read_from_its_summary() -> None:
-    killed = words.from_output(words.Ended(1, TORCHRUN.format(code=-9), kernel_kills=1))
-    assert (killed.reason, killed.error and killed.error.rank) == (FailureReason.KILLED, 1)
-    assert "memory limit" in (killed.error.message if killed.error else "")
-    peer = words.from_output(words.Ended(1, TORCHRUN.format(code=1)))
-    assert peer.reason == FailureReason.PEER_LOST
-    assert "Connection closed by peer" in (peer.error.message if peer.error else "")
+    reason, rank, message = of_torchrun(root=-9, other=1)
+    assert (reason, rank) == (FailureReason.KILLED, 1)
+    assert "memory limit" in message
+    reason, _, message = of_torchrun(root=1, other=1)
+    assert reason == FailureReason.PEER_LOST
+    assert "Connection closed by peer" in message
+
+
+@pytest.mark.parametrize(
+    ("root", "other", "reason", "rank"),
+    [
+        (1, -9, FailureReason.KILLED, 0),  # in one second torchrun takes the lowest rank for the first
+        (1, -11, FailureReason.KILLED, 0),
+        (-6, -9, FailureReason.KILLED, 0),  # NCCL's watchdog aborts who waits for a dead peer
+        (-9, -6, FailureReason.KILLED, 1),
+        (1, -15, FailureReason.PEER_LOST, 1),  # torchrun ended it
+        (1, -6, FailureReason.PEER_LOST, 1),
+        (-6, 1, FailureReason.KILLED, 1),
+    ],
+)
+def test_who_was_killed_outright_is_the_cause_wherever_torchrun_lists_it(
+    root: int, other: int, reason: FailureReason, rank: int
+) -> None:
+    assert of_torchrun(root, other)[:2] == (reason, rank)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -138,11 +139,7 @@ def _ending(returncode: int | None) -> str:
 
 def from_output(ended: Ended) -> LastWords:
     """The failure of a command that left no outcome, from its exit code and the end of its output."""
-    worker = None
-    for match in _WORKER.finditer(ended.output):
-        worker = match  # the root cause stands last
-    code = int(worker["code"]) if worker else ended.returncode
-    rank = int(worker["rank"]) if worker else None
+    rank, code = _first_to_end(ended.output) or (None, ended.returncode)
     if code is not None and code < 0:
         return _failed(FailureReason.KILLED, _killed(-code, ended.kernel_kills), rank=rank)
     error, kind = last_error(ended.output)
@@ -152,6 +149,18 @@ def from_output(ended: Ended) -> LastWords:
     said = "\n".join(line for line in ended.output.strip().splitlines()[-5:])
     message = f"the command ended with {_ending(ended.returncode)} and left no outcome"
     return _failed(FailureReason.EXCEPTION, f"{message}; it said last:\n{said}" if said else message, rank=rank)
+
+
+def _first_to_end(output: str) -> tuple[int, int] | None:
+    """(rank, exit code) of the worker that ended the others, by torchrun's summary; None without a summary.
+
+    torchrun names the earliest its root cause and lists it last, but in whole seconds, and among equals it takes the
+    lowest rank: a rank that failed because its peer was killed may stand there in the peer's place. So who was killed
+    comes first, but for the signals by which torchrun and NCCL's watchdog end the others.
+    """
+    workers = [(int(match["rank"]), int(match["code"])) for match in _WORKER.finditer(output)]
+    killed = [(rank, code) for rank, code in workers if code < 0 and -code not in (signal.SIGTERM, signal.SIGABRT)]
+    return next(reversed(killed or workers), None)
 
 
 def _killed(number: int, kernel_kills: int) -> str:

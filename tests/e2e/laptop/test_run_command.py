@@ -260,18 +260,32 @@ def test_the_cap_in_money_holds_and_the_refusal_afterwards_says_to_what_to_raise
     assert "Raise it to" in err
 
 
-def test_a_worker_that_is_killed_is_told_with_its_rank(desk: Desk) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["at-once", "after-its-peer"])
+def test_a_worker_that_is_killed_is_told_with_its_rank(desk: Desk, late: bool) -> None:
     desk.write(hyperparameters={"max_steps": 100_000, "save_steps": 100_000, "eval_steps": 100_000})
     process = desk.start("run", "manifest.yaml", "--no-evaluate", "--nproc", "2", "-o", "json")
     wait_for(lambda: len(desk.events("step")) >= 3 or process.poll() is not None, "three steps")
     workers = [p for p in descendants(process.pid) if "RANK=1" in _environ(p)]
     assert workers
-    os.kill(workers[0], signal.SIGKILL)
+    if late:  # torchrun looks only when the other one has failed as well, and can't tell who was the first
+        torchrun = _status(workers[0], "PPid")
+        other = next(p for p in descendants(process.pid) if "RANK=0" in _environ(p))
+        os.kill(int(torchrun), signal.SIGSTOP)
+        os.kill(workers[0], signal.SIGKILL)
+        wait_for(lambda: _status(other, "State").startswith("Z"), "the other worker to lose its peer")
+        os.kill(int(torchrun), signal.SIGCONT)
+    else:
+        os.kill(workers[0], signal.SIGKILL)
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 137, err
     error = json.loads(out)["result"]["error"]
     assert "signal 9" in error["message"]
     assert error["rank"] == 1
+
+
+def _status(pid: int, field: str) -> str:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line for line in lines if line.startswith(f"{field}:")).partition(":")[2].strip()
 
 
 def _environ(pid: int) -> list[str]:
