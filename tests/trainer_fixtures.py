@@ -37,6 +37,17 @@ TINY_LLAMA = {
 }
 
 
+TINY_BERT = {
+    "model_type": "bert",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "vocab_size": 600,
+}
+
+
 def write_conversations(path: Path, count: int = 80) -> Path:
     """Sentences of a small grammar, so that a tiny model can learn something."""
     chance = random.Random(7)

@@ -62,7 +62,8 @@ ARGUMENT = click.argument("file", metavar="MANIFEST", type=MANIFEST)
 _OVERLAY = Named("Name a file with a piece of a manifest.")
 
 
-def _all(command: Any, *options: Callable[[Any], Any]) -> Any:
+def applied(command: Any, *options: Callable[[Any], Any]) -> Any:
+    """The command with these options, which its help lists in this order."""
     for option in reversed(options):
         command = option(command)
     return command
@@ -87,7 +88,7 @@ def overriding(command: Callable[..., Any]) -> Any:
     def wrapped(*args: Any, overlay: Path | None, settings: tuple[str, ...], **others: Any) -> Any:
         return command(*args, wishes=Wishes(overlay, settings), **others)
 
-    return _all(wrapped, _SET, _MERGED)
+    return applied(wrapped, _SET, _MERGED)
 
 
 def overriding_a_run(command: Callable[..., Any]) -> Any:
@@ -105,7 +106,7 @@ def overriding_a_run(command: Callable[..., Any]) -> Any:
     ) -> Any:
         return command(*args, wishes=Wishes(overlay, settings, max_steps, learning_rate, quick_test), **others)
 
-    return _all(
+    return applied(
         wrapped,
         _SET,
         _MERGED,

@@ -30,18 +30,9 @@ from tollgate_trainer.models.source import Source
 from tollgate_trainer.refusal import ManifestRefused, ModelRefused
 from tollgate_trainer.tasks.choose import task_for, task_of
 from tollgate_trainer.tasks.inputs import Inputs
-from trainer_fixtures import TINY_LLAMA, WORDS, write_answers
+from trainer_fixtures import TINY_BERT, TINY_LLAMA, WORDS, write_answers
 
 CPU = torch.device("cpu")
-TINY_BERT = {
-    "model_type": "bert",
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
-    "vocab_size": 600,
-}
 LORA = {"type": "lora", "rank": 4, "alpha": 8}
 
 

@@ -27,7 +27,7 @@ from tollgate_trainer.evaluate import run as evaluation
 from tollgate_trainer.models import tokenizer as tokenizers
 from tollgate_trainer.models.build import build
 from tollgate_trainer.models.commands import infer
-from trainer_fixtures import WORDS, Gang, gang, manifest, write_answers
+from trainer_fixtures import TINY_BERT, WORDS, Gang, gang, manifest, write_answers
 from trainer_ranks import Ranks, ranks
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("combinations")]
@@ -35,15 +35,6 @@ full = pytest.mark.full
 
 STEPS = {"max_steps": 6, "save_steps": 3, "eval_steps": 3}
 LAST = 6
-BERT = {
-    "model_type": "bert",
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
-    "vocab_size": 600,
-}
 LORA = {"type": "lora", "rank": 4, "alpha": 8, "dropout": 0.1}
 MOE = {"type": "moe-lora", "rank": 2, "alpha": 4, "dropout": 0.1, "experts": 4, "top_k": 2}
 
@@ -143,7 +134,7 @@ def made(root: Path, cell: Cell) -> Gang:
     )
     if cell.task != "causal-lm":
         run.document["dataset"] = {"path": "answers.jsonl", "splits": {"validation": 0.3}}
-        run.document["model"] = {"config": dict(BERT)}
+        run.document["model"] = {"config": dict(TINY_BERT)}
         write_answers(root / "data" / "answers.jsonl", 60)
         if cell.task != "classification":
             run.document["span"] = {"doc_stride": 12}

@@ -9,25 +9,15 @@ from typing import Any
 import pytest
 from test_train_local import LORA, finished, interrupted, slowed
 
-from trainer_fixtures import Gang, gang, write_answers
+from trainer_fixtures import TINY_BERT, Gang, gang, write_answers
 
 pytestmark = pytest.mark.e2e
-
-BERT = {
-    "model_type": "bert",
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
-    "vocab_size": 600,
-}
 
 
 def task(root: Path, name: str, **changes: Any) -> Gang:
     """A run of a task, on the same data for all of them."""
     more: dict[str, Any] = {} if name == "classification" else {"span": {"doc_stride": 12}}
-    run = gang(root, task=name, model={"config": dict(BERT)}, **more, **changes)
+    run = gang(root, task=name, model={"config": dict(TINY_BERT)}, **more, **changes)
     run.document["dataset"] = {"path": "answers.jsonl", "splits": {"validation": 0.3}}
     write_answers(root / "data/answers.jsonl")
     return run

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from tollgate_cli import options
-from tollgate_cli.options import Named, form
+from tollgate_cli.options import Named, applied, form
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -23,15 +23,9 @@ POLICY = click.option(
 JSON = form("text", "json")
 
 
-def _all(command: Any, *options: Callable[[Any], Any]) -> Any:
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
 def evaluation(command: C) -> C:
     """What is measured, and with what."""
-    wrapped: C = _all(
+    wrapped: C = applied(
         command,
         click.option(
             "--suite", "suites", multiple=True, metavar="NAME", help="What to measure.  [default: as trained]"
@@ -70,7 +64,7 @@ def of_a_run_or_folder(command: C) -> C:
 
 
 def _of_a_run(command: C, file: click.Path, metavar: str = "MANIFEST") -> C:
-    wrapped: C = _all(
+    wrapped: C = applied(
         command,
         click.argument("file", type=file, metavar=metavar),
         click.option("--output", type=FOLDER, help="Where the run lies.  [default: output_dir, or runs/<name>]"),

@@ -190,10 +190,10 @@ def _evaluation_stopped(ending: Ending) -> bool:
 def _next(ending: Ending) -> list[tuple[str, str]]:
     file, output = shlex.quote(shorten(ending.file)), shlex.quote(shorten(ending.output))
     words = ending.words
+    again = " ".join(["tollgate run", file, *map(shlex.quote, ending.options)])
     if words is not None and words.outcome is Outcome.COMPLETED and ending.quick_test:
         # Four steps prove that the run works, and nothing that a gate could judge.
-        again = " ".join([file, *map(shlex.quote, ending.options)])
-        return [(f"tollgate run {again}", "the run itself; the quick test went through")]
+        return [(again, "the run itself; the quick test went through")]
     if words is not None and words.outcome is Outcome.COMPLETED:
         commands = [(f"tollgate report {output}", "refresh and show the report")]
         if not (ending.output / Files.EVIDENCE).exists():
@@ -202,11 +202,9 @@ def _next(ending: Ending) -> list[tuple[str, str]]:
             commands.append((f"tollgate gate {output} --policy policy.yaml", "judge it by a promotion policy"))
         return commands
     if words is not None and words.outcome is Outcome.STOPPED:
-        again = " ".join([file, *map(shlex.quote, ending.options)])
         purpose = "go on from the newest checkpoint" if words.checkpoint else "begin again"
-        return [(f"tollgate run {again}", purpose)]
+        return [(again, purpose)]
     log = (f"less {shlex.quote(shorten(ending.log))}", "everything that the processes said")
     if words is None or words.checkpoint is None:
         return [log]
-    again = " ".join([file, *map(shlex.quote, ending.options)])
-    return [log, (f"tollgate run {again}", "when it is mended: go on from the newest checkpoint")]
+    return [log, (again, "when it is mended: go on from the newest checkpoint")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,7 +48,7 @@ def held_out(loop: TrainingLoop) -> dict[str, float]:
 def measured(loop: TrainingLoop, model: Any, chosen: Sequence[Any]) -> Measurement:
     """One batch of these samples."""
     batch = loop._prepare_inputs(loop.task.collate(chosen))
-    with loop.chunked.over(batch["labels"]) if loop.chunked is not None else nullcontext():
+    with loop.in_chunks(batch):
         return loop.task.measure(model, batch, chosen)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +139,16 @@ class TrainingLoop(Trainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """No key-value cache in training."""
         given = {name: tensor for name, tensor in inputs.items() if name != REAL}
-        with self.chunked.over(given["labels"]) if self.chunked is not None else nullcontext():
+        with self.in_chunks(given):
             loss: Any = super().compute_loss(model, {**given, **self._without_cache}, *args, **kwargs)
         if self.routing is None:
             return loss
         divided = self.model_accepts_loss_kwargs and kwargs.get("num_items_in_batch") is not None
         return self.routing.balanced(loss, 1 / self.current_gradient_accumulation_steps if divided else 1.0)
+
+    def in_chunks(self, batch: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """Within it the model computes this batch's loss without all logits, where it was agreed on."""
+        return nullcontext() if self.chunked is None else self.chunked.over(batch["labels"])
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Forward and backward of one micro-batch; the loss is kept for this step's checks."""

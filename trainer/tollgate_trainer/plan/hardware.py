@@ -27,6 +27,14 @@ def device_of(device: torch.device, processes_per_node: int) -> Device:
     return devices.cpu(None if memory is None else memory // max(1, processes_per_node))
 
 
+def finish_work(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given, so that a clock tells how long that took."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
 def host_memory() -> int | None:
     """Bytes that this machine, or this container, may use; None where neither tells."""
     found = [value for value in (_meminfo("MemTotal"), _limit()) if value is not None]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tollgate.api.quantities import parse_usd
 from tollgate.contract import Env
-from tollgate.estimate import SAVE_BYTES_PER_SECOND, Estimate, Pace, estimate
+from tollgate.estimate import ADAM_BYTES, SAVE_BYTES_PER_SECOND, Estimate, Pace, estimate
 from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.planning import document
 from tollgate.planning.choose import Choice, choose, resettled
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tollgate_trainer.tasks.samples import SampleSplits
 
 CPU_UPDATE_BYTES_PER_SECOND = Interval(1e9, 10e9)
-"""Assumed for AdamW on a CPU, which reads and writes 28 bytes a weight; small beside forward and backward."""
+"""Assumed for AdamW on a CPU, small beside forward and backward."""
 
 
 @dataclass(slots=True)
@@ -127,7 +127,7 @@ class Planning:
                 update = Interval(0.0, 0.0)
                 if not self.facts.device.gpu:
                     slow, quick = CPU_UPDATE_BYTES_PER_SECOND.low, CPU_UPDATE_BYTES_PER_SECOND.high
-                    update = Interval(28 * trainable / quick, 28 * trainable / slow)
+                    update = Interval(ADAM_BYTES * trainable / quick, ADAM_BYTES * trainable / slow)
                 because = "measured: one step at the longest length before the first step"
                 disk = Interval(0.5 * findings.disk, 1.5 * findings.disk)
                 self._estimate(Pace(each, update, True, because), disk)

@@ -23,7 +23,7 @@ from tollgate.planning.devices import Interval
 from tollgate_trainer.lifecycle.feeding import REAL
 from tollgate_trainer.lifecycle.loop import TrainingLoop
 from tollgate_trainer.lifecycle.outcome import MemoryShort
-from tollgate_trainer.plan.hardware import host_available
+from tollgate_trainer.plan.hardware import finish_work, host_available
 from tollgate_trainer.plan.rehearsal import evaluation_seconds
 from tollgate_trainer.refusal import OutputRefused
 
@@ -229,10 +229,10 @@ def all_reduce(device: torch.device) -> Check:
         tensor = torch.ones(size // 4, device=device)
         times = []
         for _ in range(3):
-            _wait(device)
+            finish_work(device)
             begun = time.monotonic()
             dist.all_reduce(tensor)
-            _wait(device)
+            finish_work(device)
             times.append(time.monotonic() - begun)
         found.append(2 * (world - 1) / world * size / statistics.median(times) / 1e9)
     value = statistics.median(found)
@@ -291,7 +291,7 @@ def longest_step(loop: TrainingLoop, recompute: bool) -> LongestStep | None:
     with _untouched(model, device):
         for _ in range(2):
             inputs = loop._prepare_inputs(dict(batch))
-            _wait(device)
+            finish_work(device)
             begun = time.monotonic()
             # A mixture of experts routes the same tokens once more in backward, so the step stays open until then.
             mask = inputs.get("attention_mask", inputs.get(REAL))
@@ -301,7 +301,7 @@ def longest_step(loop: TrainingLoop, recompute: bool) -> LongestStep | None:
             with routed, loop.accelerator.autocast():
                 loss = loop.compute_loss(model, inputs, num_items_in_batch=counted)
                 loss.backward()
-            _wait(device)
+            finish_work(device)
             seconds = time.monotonic() - begun
             for parameter in model.parameters():
                 parameter.grad = None
@@ -362,8 +362,3 @@ def _step_check(step: LongestStep | None) -> Check:
     if step.peak is not None:
         message += f", at most {step.peak / MIB / 1024:.1f} GiB"
     return Check("longest_step", step.seconds, "s", True, message)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

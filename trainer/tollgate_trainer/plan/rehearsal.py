@@ -13,6 +13,7 @@ import torch
 from tollgate_trainer.lifecycle.held_out import measured
 from tollgate_trainer.lifecycle.loop import TrainingLoop
 from tollgate_trainer.lifecycle.sampling import CANNOT, MAX_NEW_TOKENS
+from tollgate_trainer.plan.hardware import finish_work
 
 REPEATS = 7
 PATIENCE = 1.0
@@ -43,16 +44,11 @@ def _typical(work: Callable[[], object], device: torch.device) -> float:
     """Median seconds of doing it, after the first time, which also pays for kernels that are loaded."""
     found: list[float] = []
     for number in range(1 + REPEATS):
-        _wait(device)
+        finish_work(device)
         begun = time.monotonic()
         work()
-        _wait(device)
+        finish_work(device)
         found[:] = [time.monotonic() - begun] if number < 2 else [*found, time.monotonic() - begun]
         if number and sum(found) > PATIENCE:
             break
     return statistics.median(found)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -11,6 +11,7 @@ from tollgate.manifest.training_manifest import TrainingManifest
 from tollgate.planning.choose import Choice
 from tollgate.planning.facts import Facts, epoch_of, weights_of
 from tollgate.planning.memory import GIB, SHARDED
+from tollgate_trainer.data.sources import weights_of_sources
 
 
 def show(
@@ -101,16 +102,14 @@ def _step(manifest: TrainingManifest, facts: Facts, choice: Choice, whole: Work)
 def _steps(manifest: TrainingManifest, facts: Facts, choice: Choice, whole: Work) -> str:
     text = f"{whole.steps:,}: {whole.epochs:.3g} epochs of {whole.steps_per_epoch:,} steps, {whole.tokens:,.0f} tokens"
     epoch = epoch_of(manifest, facts, choice.settings)
-    if epoch.samples != facts.lengths.documents and all(weight == 1 for weight in _weights(manifest)):
+    if epoch.samples != facts.lengths.documents and all(
+        weight == 1 for weight in weights_of_sources(manifest).values()
+    ):
         left = facts.lengths.documents - epoch.samples
         text += f"; {left:,} documents have nothing to learn from before they are cut, and are left out"
     elif epoch.samples != facts.lengths.documents:
         text += f"; {epoch.samples:,} documents an epoch by the weights of the sources"
     return text + ("; early stopping may end it before" if manifest.early_stopping is not None else "")
-
-
-def _weights(manifest: TrainingManifest) -> tuple[float, ...]:
-    return (manifest.dataset.weight, *(source.weight for source in manifest.dataset.sources))
 
 
 def _model(manifest: TrainingManifest, facts: Facts, unknown: str | None) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from tollgate.manifest.foreign.conversions import Cannot, amp, amp_dtype, data_seed, of, only, precision, warmup
+from tollgate.manifest.foreign.conversions import amp, amp_dtype, data_seed, of, only, precision, unless, warmup
 from tollgate.manifest.foreign.row import HYPER, Row, nowhere, row
 from tollgate.manifest.foreign.vocabulary import ADAMW, SCHEDULES
+
+_SWITCH = of(
+    {"true": True, **dict.fromkeys(("false", "auto"), unless("precision auto decides"))}, "true, false or auto"
+)
 
 LEARNING: tuple[Row, ...] = (
     # --- how long and how much ----------------------------------------------------------------------------------------
@@ -91,18 +95,12 @@ LEARNING: tuple[Row, ...] = (
     row(
         "bf16",
         HYPER + "bf16",
-        of(
-            {"true": True, **dict.fromkeys(("false", "auto"), Cannot("precision auto decides", harmless=True))},
-            "true, false or auto",
-        ),
+        _SWITCH,
     ),
     row(
         "fp16",
         HYPER + "fp16",
-        of(
-            {"true": True, **dict.fromkeys(("false", "auto"), Cannot("precision auto decides", harmless=True))},
-            "true, false or auto",
-        ),
+        _SWITCH,
     ),
     row("precision mixed_precision training_precision", "precision", precision),
     row("amp.enabled use_amp amp", "precision", amp),
