@@ -32,6 +32,8 @@ HOST_UPDATE_BYTES_PER_SECOND = Interval(5e9, 50e9)
 """Assumed speed of AdamW in the host's memory, over what it reads and writes."""
 ADAM_BYTES = 28
 """For each trained weight AdamW reads weight, gradient and two moments, and writes all but the gradient, in fp32."""
+CHECKPOINT_BYTES = 12
+"""Of a trained weight and its two moments, in fp32."""
 
 
 NOTHING = Interval(0.0, 0.0)
@@ -177,7 +179,7 @@ def work(manifest: TrainingManifest, settings: Settings, facts: Facts) -> Work:
     flops = size = None
     if facts.shape is not None:
         flops = computed * flops_per_token(facts.shape, adapter, epoch.width, settings.checkpointing)
-        size = 12 * weights_of(manifest, facts.shape).trainable  # fp32 weights and two moments
+        size = CHECKPOINT_BYTES * weights_of(manifest, facts.shape).trainable
     every = asked.eval_steps or epoch.steps
     evaluations = math.ceil(steps / every) if lengths.validation_documents else 0
     saves = steps // asked.save_steps if asked.save_steps else 0

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollgate.contract import Files
+from tollgate.manifest.loader import load_document
 from tollgate_trainer.report.advice import recommendations, samples_needed
 from tollgate_trainer.report.record import read
+from trainer_fixtures import manifest
 
 
 def put(root: Path, name: str, content: Any) -> None:
@@ -75,22 +77,25 @@ def test_a_sentence_follows_from_what_the_events_say(
 
 
 @pytest.mark.parametrize(
-    ("tokens", "computed", "packing", "task", "follows"),
+    ("tokens", "computed", "packing", "changes", "follows"),
     [
-        (580, 1000, None, "causal-lm", "About 42% of the computed tokens were padding"),
-        (580, 1000, {"event": "packing", "on": True}, "causal-lm", None),
-        (580, 1000, {"event": "packing", "on": False}, "causal-lm", "About 42%"),
-        (580, 1000, None, "classification", None),
-        (900, 1000, None, "causal-lm", None),
-        (900, 0, None, "causal-lm", None),
-        (900, None, None, "causal-lm", None),
+        (580, 1000, None, {}, "About 42% of the computed tokens were padding"),
+        (580, 1000, {"event": "packing", "on": True}, {}, None),
+        (580, 1000, {"event": "packing", "on": False}, {}, "About 42%"),
+        (580, 1000, None, {"task": "classification"}, None),
+        (580, 1000, None, {"parallelism": "zero3"}, None),
+        (580, 1000, None, {"hyperparameters": {"group_by_length": True}}, None),
+        (900, 1000, None, {}, None),
+        (900, 0, None, {}, None),
+        (900, None, None, {}, None),
     ],
 )
 def test_padding_is_told_where_packing_would_help(
-    tmp_path: Path, tokens: Any, computed: Any, packing: dict[str, Any] | None, task: str, follows: str | None
+    tmp_path: Path, tokens: Any, computed: Any, packing: dict[str, Any] | None, changes: dict[str, Any], follows: Any
 ) -> None:
     put(tmp_path, Files.PLAN, {"work": {"tokens": tokens, "computed": computed}})
-    put(tmp_path, "outcomes/attempt-1/manifest.json", {"name": "n", "task": task})
+    accepted = load_document(manifest(**changes), "manifest.json").canonical
+    put(tmp_path, "outcomes/attempt-1/manifest.json", accepted.decode())
     told(tmp_path, *([packing] if packing else []))
     found = recommendations(read(tmp_path))
     assert len(found) == (follows is not None), found

@@ -12,6 +12,7 @@ import transformers
 from transformers import PrinterCallback
 
 from tollgate.contract import Env, Files, LastWords
+from tollgate.estimate import CHECKPOINT_BYTES
 from tollgate_trainer.data import Documents
 from tollgate_trainer.lifecycle import arrangement, compiling, workers
 from tollgate_trainer.lifecycle.arguments import differences, plan_for, topology, training_arguments
@@ -46,9 +47,6 @@ from tollgate_trainer.refusal import OutputRefused
 from tollgate_trainer.tasks.choose import task_for
 from tollgate_trainer.tasks.protocol import Task
 from tollgate_trainer.tasks.samples import SampleSplits
-
-CHECKPOINT_BYTES_PER_WEIGHT = 12
-"""A trained weight and its two moments, in fp32."""
 
 
 class Run:
@@ -369,7 +367,7 @@ class Run:
         """What preflight measured goes into the plan, and how often to save comes out of it."""
         minutes = self.planning.measured(findings, trainable)
         if findings is not None:
-            self.session.expected_save = CHECKPOINT_BYTES_PER_WEIGHT * trainable / findings.disk
+            self.session.expected_save = CHECKPOINT_BYTES * trainable / findings.disk
         if minutes is not None and self.manifest.optimization_priority != "none":
             loop.plan = replace(loop.plan, save_minutes=minutes)
 

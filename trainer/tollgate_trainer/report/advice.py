@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tollgate.manifest.errors import ManifestError
+from tollgate.manifest.loader import load_document
 from tollgate_trainer.report.format import number, share
 from tollgate_trainer.report.record import Record
 
@@ -67,15 +69,14 @@ def _padding(record: Record) -> Iterator[str]:
 
 
 def _packs(manifest: Mapping[str, Any]) -> bool:
-    """Whether a manifest takes packing as it stands: not for other tasks, with grouped lengths or weighted sources."""
-    data = _mapping(manifest.get("dataset"))
-    sources = data.get("sources")
-    parts = [data, *map(_mapping, sources if isinstance(sources, list) else [])]
-    return (
-        manifest.get("task", "causal-lm") == "causal-lm"
-        and not _mapping(manifest.get("hyperparameters")).get("group_by_length")
-        and not any("weight" in part for part in parts)
-    )
+    """Whether this manifest would also be taken with packing: the rules that refuse it are the loader's."""
+    try:
+        load_document(
+            {**manifest, "hyperparameters": {**_mapping(manifest.get("hyperparameters")), "packing": True}}, ""
+        )
+    except ManifestError:
+        return False
+    return True
 
 
 def _course(record: Record) -> Iterator[str]:
