@@ -31,6 +31,9 @@ def camel(name: str) -> str:
     return text
 
 
+GENERATION = "metadata.generation that this is about; a smaller one has not seen the newest spec."
+
+
 class Api(BaseModel):
     """Base of every API type: camelCase outside, unknown fields refused (the API server does so first)."""
 
@@ -46,12 +49,12 @@ class Observed(Api):
 class Condition(Observed):
     """The standard Kubernetes condition."""
 
-    type: str = Field(max_length=64)
-    status: Literal["True", "False", "Unknown"]
-    reason: str = Field(default="", max_length=256)
-    message: str = Field(default="", max_length=4096)
-    last_transition_time: Timestamp
-    observed_generation: int | None = Field(default=None, ge=0)
+    type: str = Field(max_length=64, description="What may be true of the object.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it is.")
+    reason: str = Field(default="", max_length=256, description="Why, in one word that scripts can compare.")
+    message: str = Field(default="", max_length=4096, description="Why, for people, with what to do about it.")
+    last_transition_time: Timestamp = Field(description="When status changed last.")
+    observed_generation: int | None = Field(default=None, ge=0, description=GENERATION)
 
 
 def find_condition(conditions: list[Condition], kind: str) -> Condition | None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tollgate.api.meta import Api, Condition, DnsLabel, Observed, Timestamp
+from tollgate.api.meta import GENERATION, Api, Condition, DnsLabel, Observed, Timestamp
 from tollgate.api.quantities import Duration
 
 KIND = "PromotionPolicy"
@@ -61,28 +61,28 @@ class PromotionPolicySpec(Api):
 class Holder(Observed):
     """The run that holds a stage."""
 
-    run: str
-    run_uid: str
-    model_path: str
-    model_uri: str
-    model_digest: str
-    evidence_digest: str
-    since: Timestamp
+    run: str = Field(description="Name of the TrainingRun.")
+    run_uid: str = Field(description="Its uid: a run that is made again under the name is another one.")
+    model_path: str = Field(description="Relative to the root of the claim.")
+    model_uri: str = Field(description="pvc://CLAIM/PATH of the model.")
+    model_digest: str = Field(description="Of the model's files; consumers compare it.")
+    evidence_digest: str = Field(description="Of the evidence that the gate passed on.")
+    since: Timestamp = Field(description="When it was promoted.")
 
 
 class StageStatus(Observed):
     """What a stage holds now, and what it held before."""
 
-    name: str
+    name: str = Field(description="As in spec.stages.")
     holder: Holder | None = None
     previous: Holder | None = None
-    message: str = ""
+    message: str = Field(default="", description="Why the stage stays as it is, or whom it refused.")
 
 
 class PromotionPolicyStatus(Observed):
     """Written by the operator only."""
 
-    observed_generation: int | None = None
-    policy_digest: str | None = None
-    stages: list[StageStatus] = Field(default_factory=list)
-    conditions: list[Condition] = Field(default_factory=list)
+    observed_generation: int | None = Field(default=None, description=GENERATION)
+    policy_digest: str | None = Field(default=None, description="Of this spec, as verdicts name it.")
+    stages: list[StageStatus] = Field(default_factory=list, description="In the order of spec.stages.")
+    conditions: list[Condition] = Field(default_factory=list, description="Of the policy as a whole.")
