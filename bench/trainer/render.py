@@ -68,7 +68,11 @@ def packing(kept: Kept) -> str:
         ["packed over random", shown(Interval(**kept["over_random"]), 2)],
         ["packed over grouped by length", shown(Interval(**kept["over_grouped"]), 2)],
         ["speed", f"**{kept['verdict']}**: {kept['because']}"],
-        ["loss", f"**{kept['loss_verdict']}**: {kept['loss_because']}; {kept['loss_steps']} steps"],
+        [
+            "loss",
+            f"**{kept['loss_verdict']}**: {kept['loss_because']}; {kept['loss_steps']} steps at a learning rate of "
+            f"{kept['learning_rate']:g} after {kept['warmup_steps']} of warm-up",
+        ],
     ]
     return rig.table([sizes, "tokens per second"], rows) + measured_on(kept)
 

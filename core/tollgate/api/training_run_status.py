@@ -101,7 +101,7 @@ class Cost(Observed):
     )
     exhausted_at: Timestamp | None = Field(
         default=None,
-        description="When the pods that are bound now have used what is theirs; the stop begins a grace earlier.",
+        description="When the pods that are bound now meet the nearer limit; the stop begins a grace earlier.",
     )
     price: Price | None = Field(default=None, description="What pods that start now are charged.")
     updated_at: Timestamp | None = Field(default=None, description="When this was counted.")
