@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 GROUP = "tollgate.dev"
@@ -233,6 +233,9 @@ class EvaluationSummary(Wire):
     metrics: those that a gate asks for first, so that last words which are too long lose the others; left_out: how many
     they lost. baseline_digest: of the model that was measured on the same prompts; then `<metric>_delta` is ours minus
     its value.
+
+    Where room is short the metrics travel as `rows`: the values of each in the order of Metric's fields, null for one
+    that is absent. A reader who doesn't know rows finds no metric, which passes nothing.
     """
 
     metrics: list[Metric]
@@ -245,6 +248,15 @@ class EvaluationSummary(Wire):
     evaluated_at: datetime
     evidence_path: str
     evidence_digest: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_rows(cls, given: Any) -> Any:
+        rows = given.get("rows") if isinstance(given, dict) else None
+        if not isinstance(rows, list):
+            return given
+        named = [dict(zip(Metric.model_fields, row, strict=False)) for row in rows if isinstance(row, list)]
+        return {**given, "metrics": named}
 
 
 class ErrorWords(Wire):
@@ -286,8 +298,8 @@ class LastWords(Wire):
 
     def to_termination_message(self) -> str:
         """At most MAX_LAST_WORDS bytes: fields are dropped whole, least useful first; only the error's text is cut, and
-        the metrics' numbers are shortened to ten digits. Metrics go from the end of their list, and `leftOut` says how
-        many went.
+        metrics become rows with numbers of ten digits. They go from the end of their list, and `leftOut` says how many
+        went.
         """
         document = json.loads(self.to_json())
 
@@ -325,25 +337,24 @@ def _compact(document: object) -> bytes:
 
 
 def _leave_out(evaluation: dict[str, Any], spare: Callable[[], int]) -> None:
-    """Metrics with short numbers, as many of the first ones as there is room for; the others are counted."""
-    metrics = evaluation["metrics"] = [_shortened(metric) for metric in evaluation["metrics"]]
-    known = len(metrics) + evaluation.get("leftOut", 0)
-    while metrics and spare() < 0:
-        metrics.pop()
-        evaluation["leftOut"] = known - len(metrics)
+    """Metrics as rows, as many of the first ones as there is room for; the others are counted."""
+    rows = evaluation["rows"] = [_row(metric) for metric in evaluation["metrics"]]
+    evaluation["metrics"] = []
+    known = len(rows) + evaluation.get("leftOut", 0)
+    while rows and spare() < 0:
+        rows.pop()
+        evaluation["leftOut"] = known - len(rows)
 
 
-def _shortened(metric: dict[str, Any]) -> dict[str, Any]:
+def _row(metric: dict[str, Any]) -> list[Any]:
     """Numbers to ten digits, which no gate can tell from all seventeen, and half as long; the reason why a metric is
-    advisory to its first words.
+    advisory to its first words, and nothing where there is none.
     """
-    found = dict(metric)
-    for name in ("value", "lower", "upper"):
-        if name in found:
-            found[name] = float(f"{found[name]:.10g}")
-    if len(found.get("advisory", "")) > _ADVISORY + 3:
-        found["advisory"] = f"{found['advisory'][:_ADVISORY]}..."
-    return found
+    *values, advisory = map(metric.get, Metric.model_fields)
+    row = [float(f"{value:.10g}") if isinstance(value, float) else value for value in values]
+    if advisory is None:
+        return row
+    return [*row, advisory if len(advisory) <= _ADVISORY + 3 else f"{advisory[:_ADVISORY]}..."]
 
 
 def shorten(text: str, max_bytes: int) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -89,9 +91,9 @@ def test_of_sixty_metrics_those_that_a_gate_asks_for_arrive_and_the_cut_is_told(
 
 
 def test_a_policy_that_was_written_afterwards_is_told_that_its_metric_had_no_room() -> None:
-    kept = told(60, tuple(map(name, (58, 56))))
-    assert name(50) not in {metric.name for metric in kept.metrics}
-    result, reason = verdicts(asking(name(50)), kept)[name(50)]
+    kept = told(80, tuple(map(name, (58, 56))))
+    assert name(79) not in {metric.name for metric in kept.metrics}
+    result, reason = verdicts(asking(name(79)), kept)[name(79)]
     assert result == "Inconclusive"
     assert f"{kept.left_out} metrics" in reason
     assert "evaluate again under this policy" in reason
@@ -99,9 +101,9 @@ def test_a_policy_that_was_written_afterwards_is_told_that_its_metric_had_no_roo
 
 
 def test_advisory_metrics_go_before_those_that_may_decide() -> None:
-    kept = told(36)
+    kept = told(60)
     assert kept.left_out
-    assert {metric.name for metric in kept.metrics if metric.advisory is None} == {name(i) for i in range(36) if i % 3}
+    assert {metric.name for metric in kept.metrics if metric.advisory is None} == {name(i) for i in range(60) if i % 3}
 
 
 @pytest.mark.parametrize("count", [1, 8, 14])
@@ -117,9 +119,23 @@ def test_numbers_that_are_shortened_keep_ten_digits() -> None:
     assert value == pytest.approx(VALUE, rel=1e-9)
 
 
-def test_a_policy_of_twenty_four_metrics_has_room_for_each() -> None:
-    gated = tuple(name(i) for i in range(36) if i % 3)
-    assert [metric.name for metric in told(60, gated).metrics[:24]] == list(gated)
+def test_a_policy_of_forty_metrics_has_room_for_each() -> None:
+    gated = tuple(name(i) for i in range(60) if i % 3)
+    kept = told(80, gated)
+    assert [metric.name for metric in kept.metrics[:40]] == list(gated)
+    assert {(one.confidence, one.samples, one.advisory) for one in kept.metrics[:40]} == {(0.95, 2000, None)}
+
+
+@pytest.mark.parametrize(
+    "rows", ["many", [1], [["loss"]], [["loss", "low", None, None, 0.95, 9]], [[[], {}]], {"a": 1}]
+)
+def test_rows_that_are_not_ours_are_no_evidence(rows: Any) -> None:
+    """Whoever trained can write anything there."""
+    words = LastWords(outcome=Outcome.COMPLETED, reason="Completed", evaluation=told(1))
+    document = json.loads(words.to_json())
+    document["evaluation"] |= {"rows": rows, "metrics": []}
+    read = LastWords.parse(json.dumps(document))
+    assert read is None or not (read.evaluation and read.evaluation.metrics)
 
 
 def test_what_a_policy_looks_at_is_named_once_with_the_differences_from_a_baseline() -> None:
