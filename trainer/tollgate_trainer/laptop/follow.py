@@ -97,6 +97,11 @@ def sentence(event: Event) -> str | None:
             f"data: {train.get('samples', 0):,} samples to train on ({train.get('tokens', 0):,} tokens), "
             f"{held_out.get('samples', 0):,} held out"
         )
+    if kind == "packing" and event.get("on"):
+        return (
+            f"packing: {event['documents']:,} documents in {event['rows']:,} rows of {event['row_tokens']:,} tokens, "
+            f"{event['fill']:.0%} full"
+        )
     if kind == "plan":
         trained = _count(event.get("trainable_parameters"))
         return f"model: {_count(event.get('parameters'))} parameters, {trained} of them trained"
