@@ -29,11 +29,11 @@ def test_the_text_of_the_data_stands_in_no_file_that_is_shown(desk: Desk, task: 
     dataset = {"path": "private.jsonl", "splits": {"validation": 0.2}}
     hyper = {"max_steps": 6, "eval_steps": 3, "save_steps": 6}
     found = {}
-    for quotes in (True, False):
-        desk.write(name=f"run-{quotes}", task=task, dataset=dataset, hyperparameters=hyper, report={"quotes": quotes})
+    for name, quotes in (("quoting", True), ("private", False)):
+        desk.write(name=name, task=task, dataset=dataset, hyperparameters=hyper, report={"quotes": quotes})
         code, _, err = desk.run("run", "manifest.yaml")
         assert code == 0, err
-        found[quotes] = quoting(desk.folder / f"runs/run-{quotes}")
+        found[quotes] = quoting(desk.folder / "runs" / name)
     assert "report/index.html" in found[True], "or nothing is proven"
     assert found[False] == []
-    assert (desk.folder / "runs/run-False/report/index.html").is_file()
+    assert (desk.folder / "runs/private/report/index.html").is_file()
