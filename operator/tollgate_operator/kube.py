@@ -244,9 +244,11 @@ class KubeApi:
         finally:
             if self._observer is not None:
                 self._observer.observe(verb, resource_of(path), code, time.monotonic() - started)
-        document = json.loads(payload)
-        if not isinstance(document, dict):
-            raise Unavailable(0, "NotAnObject", f"{verb} {path}: the answer is not a JSON object")
+        document = _object(payload)
+        if document is None:
+            raise Unavailable(
+                0, "NotAnObject", f"{verb} {path}: the answer is not a JSON object, it begins {payload[:80]!r}"
+            )
         return document
 
 
@@ -270,14 +272,18 @@ _KINDS: Final[Mapping[int, type[ApiError]]] = {
 }
 
 
-def _error(status: int, payload: bytes, retry_after: str | None, request: str) -> ApiError:
-    """The typed error for an answer; a body that is no Status (a proxy's page) is quoted by 200 characters."""
+def _object(payload: bytes) -> Object | None:
+    """The JSON object in `payload`, None when it is something else."""
     try:
         document = json.loads(payload)
     except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        document = {"message": payload[:200].decode(errors="replace")}
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _error(status: int, payload: bytes, retry_after: str | None, request: str) -> ApiError:
+    """The typed error for an answer; a body that is no Status (a proxy's page) is quoted by 200 characters."""
+    document = _object(payload) or {"message": payload[:200].decode(errors="replace")}
     reason = str(document.get("reason") or f"HTTP{status}")
     message = f"{request}: {document.get('message') or 'no message'}"
     if status == 429:

@@ -23,7 +23,7 @@ from aiohttp import web
 from tollgate_local.cluster import Cluster
 
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
-_HOP = {"host", "content-length", "transfer-encoding", "connection", "accept-encoding"}
+_HOP = {"host", "content-length", "transfer-encoding", "connection"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,8 @@ class Proxy:
     def __init__(self, cluster: Cluster) -> None:
         self.faults: list[Fault] = []
         self.log: list[Entry] = []
+        self.compressed = 0
+        """Answers that the API server compressed; they pass as they are."""
         self.double_events = False
         self.delays: dict[str, float] = {}
         """Resource (`pods`) -> by how many seconds its watch events come late."""
@@ -169,9 +171,9 @@ class Proxy:
             self.log.append(Entry(time.time(), seen, answer.status))
             return await self._strike(request, seen, fault)
         self.log.append(Entry(time.time(), seen, answer.status))
-        kept = {"Content-Type": answer.headers.get("Content-Type", "application/json")}
-        if "Retry-After" in answer.headers:
-            kept["Retry-After"] = answer.headers["Retry-After"]
+        self.compressed += "Content-Encoding" in answer.headers
+        names = ("Content-Type", "Content-Encoding", "Retry-After")
+        kept = {name: answer.headers[name] for name in names if name in answer.headers}
         return web.Response(status=answer.status, body=payload, headers=kept)
 
     async def _watch(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:

@@ -73,6 +73,18 @@ def test_an_api_server_that_restarts_under_runs_changes_nothing(lived: Life) -> 
     once_and_exact(lived, *names)
 
 
+def test_lists_so_long_that_the_api_server_compresses_them_are_read(lived: Life) -> None:
+    for number in range(2):
+        document = run_document(f"run-{number}")
+        document["metadata"]["annotations"] = {"example.com/note": "long " * 30_000}
+        lived.apply(document)
+    lived.kill()  # the next one begins with a list
+    for number in range(2):
+        lived.until_phase("Succeeded", name=f"run-{number}")
+    assert lived.proxy.compressed > 0, "or nothing is proven"
+    once_and_exact(lived, "run-0", "run-1")
+
+
 @pytest.mark.full  # minutes on a busy machine; test_crashes has each death by itself
 def test_an_operator_that_dies_again_and_again_under_several_runs_loses_nothing(lived: Life) -> None:
     dice = random.Random(7)

@@ -118,6 +118,35 @@ async def test_a_page_of_a_proxy_is_an_error_that_quotes_it(api: KubeApi, server
         await api.create(paths.jobs("ns"), {})
 
 
+async def test_an_answer_that_is_no_object_is_an_error_that_quotes_it_and_is_asked_for_again(
+    api: KubeApi, server: Scripted
+) -> None:
+    async def page(request: web.Request) -> web.StreamResponse:
+        return web.Response(text="<html>please log in</html>")
+
+    async def binary(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"\x1f\x8b\x08", content_type="application/json")
+
+    server.answers = [page, binary, says(200, {"kind": "Pod"})]
+    assert await api.get(paths.pod("ns", "p")) == {"kind": "Pod"}
+    server.answers = [page]
+    with pytest.raises(kube.Unavailable, match="please log in"):
+        await api.create(paths.jobs("ns"), {})
+
+
+async def test_an_answer_that_is_compressed_is_read(api: KubeApi, server: Scripted) -> None:
+    """The API server compresses what is longer than 128 KiB, so the first long list would be one that can't be read."""
+
+    async def compressed(request: web.Request) -> web.StreamResponse:
+        assert "gzip" in request.headers["Accept-Encoding"]
+        response = web.json_response({"kind": "List", "items": ["x" * 200_000]})
+        response.enable_compression(web.ContentCoding.gzip)
+        return response
+
+    server.answers = [compressed]
+    assert len((await api.get("/api/v1/pods"))["items"][0]) == 200_000
+
+
 async def test_a_redirect_is_an_error_and_the_token_is_not_carried_elsewhere(api: KubeApi, server: Scripted) -> None:
     server.answers = [says(302, {}, Location="http://127.0.0.1:1/else")]
     with pytest.raises(kube.ApiError) as caught:
