@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -62,7 +63,10 @@ def keep(name: str, figures: Any) -> Path:
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     document = {"bench": name, "at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(), **figures}
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    text = json.dumps(document, indent=1)
+    # A list of plain values is one line: thousands of figures are read by programs, and a diff shows what else changed.
+    text = re.sub(r"\[[^][{}]+\]", lambda found: " ".join(found[0].split()), text)
+    path.write_text(text + "\n")
     return path
 
 
