@@ -37,8 +37,8 @@ class Options:
     runs: int
     rows: int
     loss_steps: int
-    learning_rate: float = 1e-3
-    warmup_steps: int = 40
+    learning_rate: float
+    warmup_steps: int
 
 
 def parsed(words: Sequence[str]) -> Options:
@@ -59,8 +59,10 @@ def parsed(words: Sequence[str]) -> Options:
         "--rows", type=int, default=0, help="rows of a step (overhead); default: 0.24 s of this machine"
     )
     parser.add_argument("--loss-steps", type=int, help="packing: steps of a training whose held-out loss is compared")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="packing: of the trainings (default: 1e-3)")
-    parser.add_argument("--warmup-steps", type=int, default=40, help="packing: of the trainings (default: 40)")
+    parser.add_argument(
+        "--learning-rate", type=float, default=1e-3, help="packing: of the trainings (default: %(default)s)"
+    )
+    parser.add_argument("--warmup-steps", type=int, default=40, help="packing: of the trainings (default: %(default)s)")
     given = parser.parse_args(words)
     known = (QUICK if given.quick else FULL).get(given.bench, QUICK["stop"])
     chosen = {key: value if (one := getattr(given, key)) is None else one for key, value in known.items()}

@@ -81,7 +81,7 @@ def throughput(root: Path, data: stage.Material, options: Options, found: Sizes,
     arms = []
     for name, changes in NAMES.items():
         batch = found.rows if name == "packed" else found.samples
-        asked = hyperparameters(2 * options.rounds * block + 1, batch, **changes)
+        asked = hyperparameters(options, 2 * options.rounds * block + 1, batch, **changes)
         document = data.document(hyperparameters=asked, reproducibility={"seed": seed})
         arms.append(stage.start(context, root / name, data.root, document, "tollgate", block))
     with stage.players(*arms):
@@ -94,13 +94,14 @@ def throughput(root: Path, data: stage.Material, options: Options, found: Sizes,
     return {"rates": stage.rounded(rates), "said": stage.events(root / "packed", "packing")}
 
 
-def hyperparameters(steps: int, batch: int, **changes: Any) -> dict[str, Any]:
+def hyperparameters(options: Options, steps: int, batch: int, **changes: Any) -> dict[str, Any]:
     """Of one arm."""
     return {
         "max_steps": steps,
         "per_device_train_batch_size": batch,
         "max_seq_length": LENGTH,
-        "learning_rate": 2e-3,
+        "learning_rate": options.learning_rate,
+        "warmup_steps": options.warmup_steps,
         "eval_steps": 10**6,
         "save_steps": 10**6,
         **changes,
@@ -111,12 +112,11 @@ def held_out(root: Path, data: stage.Material, options: Options, found: Sizes, s
     """Two whole trainings of as many real tokens, and the loss on the same held-out documents."""
     context, losses, tokens = stage.starting(), {}, {}
     dataset = {"path": "data.json", "splits": {"validation": 0.1}}
-    lengths = lengths_of(data, {**data.document(hyperparameters=hyperparameters(1, 1)), "dataset": dataset})
+    lengths = lengths_of(data, {**data.document(hyperparameters=hyperparameters(options, 1, 1)), "dataset": dataset})
     steps = {"random": options.loss_steps, "packed": as_many(lengths, seed, found, options.loss_steps)}
     for name, count in steps.items():
         batch = found.rows if name == "packed" else found.samples
-        rate = {"learning_rate": options.learning_rate, "warmup_steps": options.warmup_steps}
-        asked = hyperparameters(count, batch, per_device_eval_batch_size=16, logging_steps=1, **rate, **NAMES[name])
+        asked = hyperparameters(options, count, batch, per_device_eval_batch_size=16, logging_steps=1, **NAMES[name])
         document = {**data.document(hyperparameters=asked, reproducibility={"seed": seed}), "dataset": dataset}
         folder = root / f"loss-{name}-{seed}"
         player = stage.start(context, folder, data.root, document, "tollgate", 0)
@@ -159,7 +159,7 @@ def main(options: Options) -> int:
     with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as name:
         root = Path(name)
         data = stage.material(root / "data", stage.docstrings(), stage.config(128, 2, 1024))
-        document = data.document(hyperparameters=hyperparameters(1, 1))
+        document = data.document(hyperparameters=hyperparameters(options, 1, 1))
         found = sizes(lengths_of(data, document), 11)
         print(f"packing: {found}", flush=True)
         raw: dict[str, Any] = {

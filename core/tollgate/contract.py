@@ -216,6 +216,7 @@ class Metric(Wire):
     """One measured value with its one-sided bounds at `confidence`. What was not measured is absent, never 0.
 
     advisory: why no gate may rest on it (display only, a judge that was not compared with people), absent when one may.
+    The order of the fields is part of the contract: rows travel by it.
     """
 
     name: str

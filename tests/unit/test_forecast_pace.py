@@ -137,8 +137,10 @@ def first_forecasts(path: Path) -> tuple[Span, Span, float]:
 
 
 def test_even_under_load_the_first_forecast_of_uneven_steps_is_much_narrower_by_their_work_and_nearer() -> None:
-    for name in ("uneven", "grouped"):
+    for name, widths in (("uneven", (0.34, 1.23)), ("grouped", (0.27, 0.86))):
         known, blind, actual = first_forecasts(next(path for path in LOADED if path.stem == name))
+        told = [(span.high - span.low) / span.expected for span in (known, blind)]
+        assert told == pytest.approx(widths, abs=0.005), "docs/design/trainer-speed.md says so"
         assert known.low <= actual <= known.high
         assert known.high - known.low < (blind.high - blind.low) / 2
         assert abs(error(known.expected, actual)) < abs(error(blind.expected, actual))

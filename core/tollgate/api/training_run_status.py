@@ -71,7 +71,7 @@ class Price(Observed):
 
     per_node_hour_usd: Money = Field(description="Of the share of a node that one pod takes.")
     source: Literal["profile", "node", "priceBook", "ceiling", "unknown"] = Field(
-        description="Who named it: the profile, a label of the node, the price book, the profile's ceiling, or nobody."
+        description="Who named it: the profile, the node's annotation, the price book, the ceiling, or nobody."
     )
     as_of: Timestamp = Field(description="When it was looked up.")
 
@@ -113,7 +113,7 @@ class CheckpointStatus(Observed):
     """The newest committed checkpoint that anybody reported."""
 
     step: int = Field(description="Optimizer step at which a resumed run goes on.")
-    path: str = Field(description="Relative to the output folder.")
+    path: str = Field(description="Relative to the output folder, or a URI where checkpoints lie in a store.")
     digest: str = Field(description="Of its files.")
     saved_at: Timestamp = Field(description="When it was committed.")
 

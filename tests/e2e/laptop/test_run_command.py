@@ -268,12 +268,12 @@ def test_a_worker_that_is_killed_is_told_with_its_rank(desk: Desk, late: bool) -
     workers = [p for p in descendants(process.pid) if "RANK=1" in _environ(p)]
     assert workers
     if late:  # torchrun looks only when the other one has failed as well, and can't tell who was the first
-        torchrun = _status(workers[0], "PPid")
+        torchrun = int(_status(workers[0], "PPid"))
         other = next(p for p in descendants(process.pid) if "RANK=0" in _environ(p))
-        os.kill(int(torchrun), signal.SIGSTOP)
+        os.kill(torchrun, signal.SIGSTOP)
         os.kill(workers[0], signal.SIGKILL)
         wait_for(lambda: _status(other, "State").startswith("Z"), "the other worker to lose its peer")
-        os.kill(int(torchrun), signal.SIGCONT)
+        os.kill(torchrun, signal.SIGCONT)
     else:
         os.kill(workers[0], signal.SIGKILL)
     out, err = process.communicate(timeout=PATIENCE)

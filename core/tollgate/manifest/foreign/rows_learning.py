@@ -92,16 +92,8 @@ LEARNING: tuple[Row, ...] = (
         "gradient_checkpointing model.gradient_checkpointing activation_checkpointing", HYPER + "gradient_checkpointing"
     ),
     # --- numbers ------------------------------------------------------------------------------------------------------
-    row(
-        "bf16",
-        HYPER + "bf16",
-        _SWITCH,
-    ),
-    row(
-        "fp16",
-        HYPER + "fp16",
-        _SWITCH,
-    ),
+    row("bf16", HYPER + "bf16", _SWITCH),
+    row("fp16", HYPER + "fp16", _SWITCH),
     row("precision mixed_precision training_precision", "precision", precision),
     row("amp.enabled use_amp amp", "precision", amp),
     row("amp.dtype amp_dtype amp.precision", "precision", amp_dtype),
