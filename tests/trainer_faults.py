@@ -1,4 +1,4 @@
-"""The trainer with one fault at one step of one rank: `TOLLGATE_TEST_FAULT=nan|raise|memory:RANK:STEP`.
+"""The trainer with one fault at one step of one rank: `TOLLGATE_TEST_FAULT=nan|raise|memory|clock:RANK:STEP`.
 
 Only the fault is ours; everything that answers it is the real trainer.
 """
@@ -11,10 +11,16 @@ from typing import Any
 
 from tollgate_trainer.lifecycle.loop import TrainingLoop
 from tollgate_trainer.main import main
+from tollgate_trainer.plan import preflight
 
 
 def install(kind: str, rank: int, step: int) -> None:
-    """Let the loss of that rank and step be NaN, or raise what a broken batch or a full memory raises."""
+    """Let the loss of that rank and step be NaN, or raise what a broken batch or a full memory raises; `clock`: that
+    rank alone takes every step of preflight for a slow one.
+    """
+    if kind == "clock":
+        preflight.QUICK = 0.0 if os.environ["RANK"] == str(rank) else 1e9
+        return
     real = TrainingLoop.compute_loss
 
     def compute_loss(self: TrainingLoop, *args: Any, **kwargs: Any) -> Any:

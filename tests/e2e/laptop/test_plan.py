@@ -137,6 +137,16 @@ def test_several_processes_measure_their_network_and_resume_by_the_first_plan(tm
     assert run.events("restore")[0]["equality"] == "bit-equal"
 
 
+@pytest.mark.parametrize("impatient", [0, 1])
+def test_processes_that_time_the_longest_step_differently_measure_it_equally_often(
+    tmp_path: Path, impatient: int
+) -> None:
+    run = gang(tmp_path, hyperparameters={"max_steps": 2, "save_steps": 2, "eval_steps": 2})
+    code, output = run.run(1, processes=2, script=str(FAULTS), TOLLGATE_TEST_FAULT=f"clock:{impatient}:0")
+    assert code == 0, output
+    assert [event["step"] for event in run.events("step")][-1] == 2
+
+
 @pytest.mark.full
 def test_a_plan_that_does_not_fit_says_so_by_its_exit_code_and_one_with_mistakes_tells_all_of_them(
     tmp_path: Path,

@@ -305,7 +305,8 @@ def longest_step(loop: TrainingLoop, recompute: bool) -> LongestStep | None:
             seconds = time.monotonic() - begun
             for parameter in model.parameters():
                 parameter.grad = None
-            if seconds > QUICK:
+            # All go on or none: the step waits for every process, and each has a clock of its own.
+            if loop.session.agreement.now(int(seconds > QUICK))[0]:
                 break
     if loop.routing is not None:
         loop.routing.take()  # its figures are those of training
